@@ -222,6 +222,15 @@ class World(NamedTuple):
 # == 10. Streams ==============================================================
 
 
+# -- frames: attach streams, the helper's channels, HTTP heads, server-sent events
+
+
+# -- JSON: documents with data URLs in them, spilled to files as they come
+
+
+# -- build: what a builder says while it works
+
+
 # == 11. Engine ===============================================================
 
 
