@@ -701,7 +701,8 @@ def parse_volume(text: str, cwd: str) -> str:
     """
     source, _, target = text.partition(":")
     if not source or not target.startswith("/"):
-        raise UsageError(f"-v {text!r} is not SOURCE:TARGET with an absolute TARGET", hint="for example: -v ./data:/data")
+        raise UsageError(f"-v {text!r} is not SOURCE:TARGET with an absolute TARGET",
+                         hint="for example: -v ./data:/data")
     if source.startswith((".", "~")):
         source = os.path.normpath(os.path.join(cwd, os.path.expanduser(source)))
     return f"{source}:{target}"
