@@ -1,0 +1,53 @@
+"""What is typed, and what becomes of it."""
+import pytest
+
+import cogpredict
+from cogpredict import Options, UsageError, parse_argv
+
+
+def test_flags_stand_before_and_after_the_image():
+    wanted = Options(command="predict", image="model", inputs=(("prompt", "a cat"), ("n", "2")), output="x.png")
+    for line in (["predict", "-i", "prompt=a cat", "model", "-i", "n=2", "-o", "x.png"],
+                 ["predict", "model", "--input=prompt=a cat", "--input", "n=2", "--output=x.png"],
+                 ["predict", "-i", "prompt=a cat", "-i", "n=2", "-o", "x.png", "--", "model"]):
+        assert parse_argv(line) == wanted
+
+
+def test_run_is_predict():
+    assert parse_argv(["run", "m"])._replace(command="predict") == parse_argv(["predict", "m"])
+
+
+def test_every_flag_has_an_option_and_every_option_a_flag():
+    assert set(cogpredict.FLAGS) == set(Options._fields) - {"command", "image"}
+
+
+@pytest.mark.parametrize("line, message, hint", [
+    (["predict", "prompt=cat"], "Invalid image name 'prompt=cat'. Did you forget `-i`?", "-i prompt=cat"),
+    (["predict", "m", "-i", "cat"], "Failed to parse input 'cat', expected format is 'name=value'", "-i prompt"),
+    (["predict", "m", "--json", "{}", "-i", "a=b"], "Must use one of --json or --input", ""),
+    (["predict", "m", "n"], "one IMAGE at most, got m, n", "--help"),
+    (["predict", "m", "--setup", "3"], "unrecognized arguments", "--help"),
+    (["predict", "m", "--timeout", "-1"], "--timeout", "--help"),
+    (["predict", "m", "--progress", "loud"], "invalid choice", "--help"),
+    (["predict", "m", "--cpu", "--gpus", "all"], "exclude each other", ""),
+    (["predict", "-", "--json", "-"], "stdin can be read only once, not by IMAGE - and --json -", ""),
+    (["predict", "m", "-i", "a=@-", "-i", "b=@-"], "stdin can be read only once", ""),
+    (["pedict", "m"], 'unknown command "pedict"', "did you mean `predict`?"),
+    (["infer", "m"], 'unknown command "infer"', "did you mean `predict`?"),
+    (["push", "m"], "'push' is not there yet", "docker push"),
+    (["--frob", "predict"], "unknown flag --frob", "--help"),
+])
+def test_a_mistake_is_one_line_and_a_hint(line, message, hint):
+    with pytest.raises(UsageError) as caught:
+        parse_argv(line)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert hint in caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("argument, pair", [
+    ("a=b=c", ("a", "b=c")), ("a=", ("a", "")), ('a="x y"', ("a", "x y")), ('a="', ("a", '"')), ('a=""', ("a", "")),
+])
+def test_split_input(argument, pair):
+    assert cogpredict.split_input(argument) == pair

@@ -1,0 +1,141 @@
+"""What reaches the terminal and what reaches a pipe."""
+import os
+import pty
+import select
+
+import pytest
+
+from cogpredict import Console, OutputError, collapse_returns, strip_controls
+
+
+@pytest.fixture
+def pipe():
+    """A pipe's two ends: (read everything written so far, descriptor to write to)."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+
+    def drain():
+        try:
+            return os.read(read, 1 << 20)
+        except BlockingIOError:
+            return b""
+
+    yield drain, write
+    os.close(read)
+    os.close(write)
+
+
+@pytest.fixture
+def terminal():
+    """A terminal's two ends, as `pipe`."""
+    leader, follower = pty.openpty()
+
+    def drain():
+        read = b""
+        while select.select([leader], [], [], 0.05)[0]:
+            read += os.read(leader, 1 << 20)
+        return read.replace(b"\r\n", b"\n")
+
+    yield drain, follower
+    os.close(leader)
+    os.close(follower)
+
+
+def test_elsewhere_a_progress_bar_is_one_line(pipe):
+    drain, err = pipe
+    console = Console({}, err=err)
+    for piece in (b"start\n\r 0%", b"|   |\r 50", b"%|## |\r100%|####|\n", b"end"):
+        console.log(piece)
+    assert drain() == b"start\n100%|####|\n"
+    console.done()
+    assert drain() == b"end\n"
+
+
+def test_our_own_line_never_lands_inside_a_log_line(pipe):
+    drain, err = pipe
+    console = Console({}, err=err)
+    console.log(b"half of ")
+    console.info("ours")
+    console.log(b"a line\n")
+    assert drain() == b"ours\nhalf of a line\n"
+
+
+def test_on_a_terminal_carriage_returns_stay(terminal):
+    drain, err = terminal
+    console = Console({"TERM": "xterm"}, err=err)
+    console.log(b"\r 0%\r 50%\r100%\n")
+    assert drain() == b"\r 0%\r 50%\r100%\n"
+
+
+@pytest.mark.parametrize("cut", range(1, 9))
+def test_a_cut_colour_survives_and_a_cut_attack_does_not(terminal, cut):
+    drain, err = terminal
+    console = Console({"TERM": "xterm"}, err=err)
+    for data in (b"\x1b[31mred\n", b"\x1b]2;evil\x07\n"):
+        console.log(data[:cut])
+        console.log(data[cut:])
+    assert drain() == b"\x1b[31mred\n]2;evil\n"
+
+
+def test_the_live_line_is_gone_before_the_result(terminal):
+    drain, err = terminal
+    console = Console({"TERM": "xterm"}, err=err, out=err)
+    console.phase("Running prediction...")
+    assert b"Running prediction..." in drain()
+    console.result(b"hello\n")
+    assert drain() == b"\r\x1b[Jhello\n"
+
+
+def test_phases_are_lines_on_a_pipe_and_nothing_when_quiet(pipe):
+    drain, err = pipe
+    Console({}, err=err).phase("Running prediction...")
+    assert drain() == b"Running prediction...\n"
+    for quiet in ({"quiet": True}, {"progress": "quiet"}):
+        Console({}, err=err, **quiet).phase("Running prediction...")
+        assert drain() == b""
+    Console({}, err=err, quiet=True).error(OutputError("no", hint="yes"))
+    assert drain() == b"error: no\nhint: yes\n"
+
+
+def test_the_result_is_raw_on_a_pipe_and_harmless_on_a_terminal(pipe, terminal):
+    evil = b"a\x1b[2J\x07b\n"
+    Console({}, out=pipe[1]).result(evil)
+    assert pipe[0]() == evil
+    Console({}, out=terminal[1]).result(evil)
+    assert terminal[0]() == b"a[2Jb\n"
+
+
+def test_a_full_disk_under_stdout_is_an_output_error():
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full on this system")
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        with pytest.raises(OutputError, match="could not be written to stdout"):
+            Console({}, out=full).result(b"x")
+    finally:
+        os.close(full)
+
+
+def test_a_closed_stdout_is_a_broken_pipe_and_a_closed_stderr_is_nothing():
+    read, write = os.pipe()
+    os.close(read)
+    Console({}, err=write).info("nobody reads this")
+    with pytest.raises(BrokenPipeError):
+        Console({}, out=write).result(b"x")
+    os.close(write)
+
+
+@pytest.mark.parametrize("data, kept", [
+    (b"plain\ttext\r\n", b"plain\ttext\r\n"),
+    (b"\x1b[1;31mbold\x1b[0m", b"\x1b[1;31mbold\x1b[0m"),
+    (b"\x1b[A\x1b[2K\x1b]52;c;AAAA\x07", b"[A[2K]52;c;AAAA"),
+    (b"\xc2\x9b2J caf\xc3\xa9", b"2J caf\xc3\xa9"),
+    (b"\x00\x7f\x1b", b""),
+])
+def test_strip_controls(data, kept):
+    assert strip_controls(data) == kept
+
+
+def test_collapse_returns_leaves_plain_text_alone():
+    data = b"a\nb\n" * 1000
+    assert collapse_returns(data) is data
