@@ -2,7 +2,7 @@
 
     python3 tests/bench/cold.py COG_PYZ IMAGE [NAME=VALUE] [-n ROUNDS]
 
-Prints medians and ratios: `predict` against minimal_client.py, `--version` and `predict --help` against `python3 -c pass`.
+Prints medians and ratios: `predict` against minimal_client.py, `--version` and `predict --help` against `-c pass`.
 """
 import json
 import os

@@ -33,7 +33,8 @@ def main():
             for _ in range(mib):
                 file.write(os.urandom(1 << 20))
         base = [sys.executable, cog, "predict", image, "-o", target]
-        rows = {f"{mib} MiB in": ["-i", f"{input_name}=@{source}"], f"{mib} MiB out": ["-i", f"{size_name}={mib << 20}"]}
+        rows = {f"{mib} MiB in": ["-i", f"{input_name}=@{source}"],
+                f"{mib} MiB out": ["-i", f"{size_name}={mib << 20}"]}
         for name, flags in rows.items():
             seconds, peak = measured(base + flags)
             print(f"{name:<14} {seconds:6.2f} s  peak {peak:5.1f} MiB")
