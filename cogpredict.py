@@ -28,7 +28,20 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any, BinaryIO, Callable, ClassVar, Dict, Mapping, NamedTuple
+from typing import (
+    Any,
+    BinaryIO,
+    Callable,
+    ClassVar,
+    Collection,
+    Dict,
+    Iterable,
+    Iterator,
+    Mapping,
+    NamedTuple,
+    Protocol,
+    Sequence,
+)
 
 __version__ = "0.1.0"
 
@@ -559,6 +572,652 @@ def check_options(options: Options) -> Options:
 
 
 # == 6. Inputs ================================================================
+# In: `-i` pairs or the text of --json, and the OpenAPI document of a model. Out: the prediction's input, with a
+# LocalFile wherever the model gets a file. Only a Reader touches the disk, and only once the names are known to be
+# right. Every fault is found in one go: the user gets one list, in the words that the field uses.
+
+TEXT_LIMIT = 100 << 20  # bytes of a file that is read as text
+BASE64_SLICE = 48 << 10  # bytes that are encoded at a time; a multiple of three
+FRAGMENT_LIMIT = 20000  # fragments of a schema that are looked at
+Value = Any  # any JSON value, or a LocalFile or Blob that stands in for one
+
+MIME_TABLE = """
+image/ png gif webp bmp tiff jpg=jpeg jpeg svg=svg+xml ico=vnd.microsoft.icon
+audio/ aac opus wav mp3=mpeg oga=ogg weba=webm mid=midi midi
+video/ mp4 mpeg webm 3gp=3gpp ts=mp2t ogv=ogg avi=x-msvideo
+text/ css csv html htm=html txt=plain md=markdown js=javascript ics=calendar
+font/ otf ttf woff woff2
+model/ obj mtl glb=gltf-binary
+application/ json jsonl pdf rtf zip xml bin=octet-stream jsonld=ld+json ndjson=x-ndjson gz=gzip tar=x-tar bz=x-bzip
+application/ bz2=x-bzip2 7z=x-7z-compressed rar=vnd.rar jar=java-archive epub=epub+zip doc=msword xls=vnd.ms-excel
+application/ ppt=vnd.ms-powerpoint docx=vnd.openxmlformats-officedocument.wordprocessingml.document
+application/ pptx=vnd.openxmlformats-officedocument.presentationml.presentation
+application/ xlsx=vnd.openxmlformats-officedocument.spreadsheetml.sheet odt=vnd.oasis.opendocument.text
+application/ ods=vnd.oasis.opendocument.spreadsheet odp=vnd.oasis.opendocument.presentation ogx=ogg sh=x-sh csh=x-csh
+application/ php=x-httpd-php swf=x-shockwave-flash xhtml=xhtml+xml eot=vnd.ms-fontobject azw=vnd.amazon.ebook
+application/ abw=x-abiword arc=x-freearc cda=x-cdf vsd=vnd.visio mpkg=vnd.apple.installer+xml
+"""
+
+
+def list_mime_types() -> list[tuple[str, str]]:
+    """(extension with its dot, MIME type) of every type that we know ourselves, the usual extension of a type first."""
+    table = []
+    for line in MIME_TABLE.split("\n"):
+        family, _, entries = line.partition(" ")
+        for entry in entries.split():
+            extension, _, name = entry.partition("=")
+            table.append(("." + extension, family + (name or extension)))
+    return sorted(table, key=lambda row: row[0] in (".jpeg", ".htm", ".midi"))
+
+
+def mime_of(name: str) -> str:
+    """MIME type of a file, by the extension of its name.
+
+    >>> mime_of("Photo.JPG"), mime_of("weights")
+    ('image/jpeg', 'application/octet-stream')
+    """
+    extension = os.path.splitext(name)[1].lower()
+    known = dict(list_mime_types()).get(extension)
+    if known or not extension:
+        return known or "application/octet-stream"
+    import mimetypes
+
+    mime, encoding = mimetypes.guess_type("x" + extension, strict=False)
+    return mime if mime and not encoding else "application/octet-stream"
+
+
+def extension_of(mime: str) -> str:
+    """The extension, dot included, of files of a MIME type; empty when there is none.
+
+    >>> extension_of("image/jpeg"), extension_of("text/plain; charset=utf-8"), extension_of("x/y")
+    ('.jpg', '.txt', '')
+    """
+    mime = mime.partition(";")[0].strip().lower()
+    for extension, known in list_mime_types():
+        if known == mime:
+            return extension
+    import mimetypes
+
+    return mimetypes.guess_extension(mime, strict=False) or ""
+
+
+# A model's schema, whatever runtime wrote it.
+
+
+class InputSchema(NamedTuple):
+    """What a model takes: properties in their order, each free of references, allOf and pydantic's forms of null."""
+
+    properties: JSON
+    required: tuple[str, ...]
+    strict_null: bool  # the runtime refuses an explicit null, even for what may be left out
+
+
+SCHEMA_KEYWORDS: dict[str, Any] = {
+    "type": str, "format": str, "enum": list, "minimum": (int, float), "maximum": (int, float), "minLength": int,
+    "maxLength": int, "pattern": str, "nullable": bool, "x-order": int, "x-cog-array-type": str,
+    "x-cog-array-display": str, "x-cog-secret": bool,
+}
+
+
+class SchemaResolver:
+    """Fragments of an OpenAPI document made plain: no $ref, no allOf, null as `nullable`; nonsense is left out."""
+
+    def __init__(self, schemas: JSON) -> None:
+        self._schemas, self._left = schemas, FRAGMENT_LIMIT
+
+    def resolve(self, fragment: Value, depth: int = 0) -> JSON:
+        """The plain form of a fragment; {} stands for what cannot be read, and beyond any sane depth."""
+        self._left -= 1
+        if not isinstance(fragment, dict) or depth > 32 or self._left < 0:
+            return {}
+        plain: JSON = {}
+        for part in fragment["allOf"] if isinstance(fragment.get("allOf"), list) else []:
+            plain.update(self.resolve(part, depth + 1))
+        if isinstance(fragment.get("$ref"), str):
+            plain.update(self.resolve(self._schemas.get(fragment["$ref"].rpartition("/")[2]), depth + 1))
+        plain.update({key: fragment[key] for key, kind in SCHEMA_KEYWORDS.items()
+                      if isinstance(fragment.get(key), kind)})
+        if "const" in fragment:
+            plain["enum"] = [fragment["const"]]
+        self._add_children(plain, fragment, depth + 1)
+        return self._add_members(plain, fragment, depth + 1)
+
+    def _add_children(self, plain: JSON, fragment: JSON, depth: int) -> None:
+        for key in ("items", "additionalProperties"):
+            if isinstance(fragment.get(key), dict):
+                plain[key] = self.resolve(fragment[key], depth)
+        if isinstance(fragment.get("properties"), dict):
+            plain["properties"] = {name: self.resolve(part, depth) for name, part in fragment["properties"].items()}
+        if isinstance(fragment.get("required"), list):
+            plain["required"] = [name for name in fragment["required"] if isinstance(name, str)]
+
+    def _add_members(self, plain: JSON, fragment: JSON, depth: int) -> JSON:
+        """Take anyOf, oneOf and a list of types, with null apart."""
+        members: list[JSON] = []
+        for key in ("anyOf", "oneOf"):
+            if isinstance(fragment.get(key), list):
+                members += [self.resolve(part, depth) for part in fragment[key]]
+        if isinstance(fragment.get("type"), list):
+            members += [{"type": kind} for kind in fragment["type"] if isinstance(kind, str)]
+        real = [member for member in members if member.get("type") != "null"]
+        if len(real) < len(members):
+            plain["nullable"] = True
+        if len(real) == 1:
+            return {**real[0], **plain}
+        return {**plain, "anyOf": real} if real else plain
+
+
+def find_schemas(document: Value) -> JSON:
+    """components.schemas of an OpenAPI document, {} if it has none."""
+    for key in ("components", "schemas"):
+        document = document.get(key) if isinstance(document, dict) else None
+    return document if isinstance(document, dict) else {}
+
+
+def input_schema(document: Value, *, training: bool = False) -> InputSchema | None:
+    """The inputs that an OpenAPI document of any runtime describes; None when it describes none.
+
+    >>> input_schema({"components": {"schemas": {"Input": {"properties": {"n": {"type": "integer"}}}}}})
+    InputSchema(properties={'n': {'type': 'integer'}}, required=(), strict_null=True)
+    """
+    schemas = find_schemas(document)
+    resolver = SchemaResolver(schemas)
+    names = ("TrainingInput", "Input") if training else ("Input",)
+    found = next((schemas[name] for name in names if isinstance(schemas.get(name), dict)), None)
+    if found is None or not isinstance(found.get("properties"), dict):
+        return None
+    plain = resolver.resolve(found)
+    properties = list(plain["properties"].items())
+    if all("x-order" in fragment for _, fragment in properties):
+        properties.sort(key=lambda item: item[1]["x-order"])
+    required = tuple(name for name in plain.get("required", ()) if name in plain["properties"])
+    return InputSchema(dict(properties), required, strict_null="WebhookEvent" not in schemas)
+
+
+def allowed_kinds(fragment: JSON) -> set[str]:
+    """JSON kinds that a fragment allows, by its types; empty when it says nothing.
+
+    >>> sorted(allowed_kinds({"anyOf": [{"type": "string"}, {"enum": [1]}]}))
+    ['number', 'string']
+    """
+    if "anyOf" in fragment:
+        return {kind for member in fragment["anyOf"] for kind in allowed_kinds(member)}
+    if "type" in fragment:
+        return {fragment["type"]}
+    return {kind_of(value) for value in fragment.get("enum", ())}
+
+
+def array_items(fragment: JSON) -> JSON:
+    """The fragment of an array's elements."""
+    for member in [fragment, *fragment.get("anyOf", ())]:
+        if member.get("type") == "array":
+            return dict(member.get("items", {}))
+    return {}
+
+
+def property_of(fragment: JSON, name: str) -> JSON:
+    """The fragment of an object's value."""
+    for member in [fragment, *fragment.get("anyOf", ())]:
+        if name in member.get("properties", {}):
+            return dict(member["properties"][name])
+        if "additionalProperties" in member:
+            return dict(member["additionalProperties"])
+    return {}
+
+
+def is_file(fragment: JSON) -> bool:
+    """Whether the schema says that this is a file."""
+    return any(member.get("format") == "uri" and member.get("type", "string") == "string"
+               for member in [fragment, *fragment.get("anyOf", ())])
+
+
+def is_secret(fragment: JSON) -> bool:
+    """Whether this, or an element of it, must never be shown."""
+    return any(member.get("format") == "password" or member.get("x-cog-secret") is True or
+               ("items" in member and is_secret(member["items"])) for member in [fragment, *fragment.get("anyOf", ())])
+
+
+# Files.
+
+
+class LocalFile(NamedTuple):
+    """A file of the user's: stands in the input where the model gets a file."""
+
+    name: str
+    path: str  # as given; empty for stdin and for what has no size of its own
+    size: int  # bytes
+    mime: str
+    open: Callable[[], BinaryIO]
+
+
+class Reader:
+    """What `@PATH` names: a file below `cwd`, or stdin for `-`. Its methods raise OSError or ValueError.
+
+    stdin and pipes are copied into a temporary file without a name, which lives as long as the Reader is open.
+    """
+
+    def __init__(self, stdin: BinaryIO, cwd: str, home: str) -> None:
+        self._stdin, self._cwd, self._home = stdin, cwd, home
+        self._spools: list[int] = []
+
+    def _full(self, path: str) -> str:
+        if path == "~" or path.startswith("~/"):
+            path = self._home + path[1:]
+        return os.path.join(self._cwd, os.path.expanduser(path))
+
+    def file(self, path: str) -> LocalFile:
+        """The file, checked to be readable, its size known."""
+        import stat
+
+        if path == "-":
+            return self._spool(self._stdin, "stdin")
+        full = self._full(path)
+        with open(full, "rb") as source:
+            status = os.fstat(source.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                return self._spool(source, os.path.basename(full))
+        name = os.path.basename(full)
+        return LocalFile(name, path, status.st_size, mime_of(name), lambda: open(full, "rb"))
+
+    def text(self, path: str) -> bytes:
+        """What the file holds, if that is no more than TEXT_LIMIT."""
+        if path == "-":
+            data = self._stdin.read(TEXT_LIMIT + 1)
+        else:
+            with open(self._full(path), "rb") as source:
+                data = source.read(TEXT_LIMIT + 1)
+        if len(data) > TEXT_LIMIT:
+            raise ValueError(f"holds more than {TEXT_LIMIT >> 20} MiB, too much for text")
+        return data
+
+    def _spool(self, source: BinaryIO, name: str) -> LocalFile:
+        import shutil
+        import tempfile
+
+        with tempfile.TemporaryFile() as spool:
+            shutil.copyfileobj(source, spool, 1 << 18)
+            size = spool.tell()
+            descriptor = os.dup(spool.fileno())
+        self._spools.append(descriptor)
+        return LocalFile(name, "", size, mime_of(name), lambda: open_again(descriptor))
+
+    def close(self) -> None:
+        """Give up the temporary files."""
+        while self._spools:
+            os.close(self._spools.pop())
+
+
+def open_again(descriptor: int) -> BinaryIO:
+    """The file behind a descriptor, from its beginning."""
+    try:
+        return open(f"/proc/self/fd/{descriptor}", "rb")
+    except OSError:
+        again = os.fdopen(os.dup(descriptor), "rb")
+        again.seek(0)
+        return again
+
+
+def read_fault(path: str, error: Exception) -> str:
+    """Why a file could not be read, in the system's words.
+
+    >>> read_fault("x.jpg", FileNotFoundError(2, "No such file or directory"))
+    'open x.jpg: no such file or directory'
+    """
+    said = (error.strerror or "") if isinstance(error, OSError) else str(error)
+    return f"open {path}: {said[:1].lower()}{said[1:]}"
+
+
+def data_url_chunks(file: LocalFile) -> Iterator[bytes]:
+    """The data URL of a file, piece by piece. Raises InputError: it cannot be read any more."""
+    from binascii import b2a_base64
+
+    yield f"data:{file.mime};base64,".encode()
+    try:
+        with file.open() as source:
+            while True:
+                data = source.read(BASE64_SLICE)
+                if not data:
+                    return
+                yield b2a_base64(data, newline=False)
+    except OSError as error:
+        raise InputError(read_fault(file.path or file.name, error)) from error
+
+
+# Checks.
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong with the inputs, and what to do about it."""
+
+    text: str
+    hint: str = ""
+
+
+def kind_of(value: Value) -> str:
+    """The JSON kind of a value: null, boolean, number, string, array or object.
+
+    >>> kind_of(True), kind_of(1.5), kind_of([])
+    ('boolean', 'number', 'array')
+    """
+    if value is None:
+        return "null"
+    for kind, types in (("boolean", bool), ("number", (int, float)), ("array", list), ("object", dict)):
+        if isinstance(value, types):
+            return kind
+    return "string"  # a LocalFile, too
+
+
+def is_of_type(value: Value, kind: str) -> bool:
+    """Whether a value has a JSON Schema type; types that nobody knows fit everything."""
+    actual = kind_of(value)
+    if kind == "integer":
+        return actual == "number" and value == value // 1
+    return actual == kind or kind not in ("null", "boolean", "number", "string", "array", "object")
+
+
+def find_faults(name: str, value: Value, fragment: JSON, strict_null: bool) -> Iterator[Fault]:
+    """What a fragment has against a value. `name` is the whole way to it, such as opts.scale."""
+    if value is None:
+        if strict_null and (fragment.keys() & {"type", "enum", "anyOf"}) and "null" not in allowed_kinds(fragment):
+            yield Fault(f'invalid input "{name}": must not be null (omit the input to use its default)')
+        return
+    if "anyOf" in fragment and all(any(find_faults(name, value, member, strict_null)) for member in fragment["anyOf"]):
+        yield Fault(f'invalid input "{name}": doesn\'t match any schema from "anyOf"')
+        return
+    kind = fragment.get("type")
+    if kind and not is_of_type(value, kind):
+        yield Fault(f'invalid input "{name}": expected {kind}, got {kind_of(value)}')
+        return
+    if isinstance(value, LocalFile):
+        return
+    if "enum" in fragment and not any(value == option and kind_of(value) == kind_of(option)
+                                      for option in fragment["enum"]):
+        yield Fault(f'invalid input "{name}": must be one of: {", ".join(map(str, fragment["enum"]))}')
+    elif isinstance(value, str):
+        yield from find_text_faults(name, value, fragment)
+    elif isinstance(value, dict):
+        yield from find_object_faults(name, value, fragment, strict_null)
+    elif isinstance(value, list):
+        items = array_items(fragment)
+        for number, item in enumerate(value):
+            yield from find_faults(f"{name}.{number}", item, items, strict_null)
+    elif kind_of(value) == "number":
+        for key, words, sign in (("minimum", "at least", 1), ("maximum", "at most", -1)):
+            if key in fragment and value * sign < fragment[key] * sign:
+                bound = fragment[key]
+                bound = int(bound) if isinstance(bound, float) and bound.is_integer() else bound
+                yield Fault(f'invalid input "{name}": number must be {words} {bound}')
+
+
+def find_object_faults(name: str, value: JSON, fragment: JSON, strict_null: bool) -> Iterator[Fault]:
+    """What a fragment has against an object."""
+    for key in fragment.get("required", ()):
+        if key not in value:
+            yield Fault(f'missing required input "{name}.{key}"')
+    for key, item in value.items():
+        yield from find_faults(f"{name}.{key}", item, property_of(fragment, key), strict_null)
+
+
+def find_text_faults(name: str, value: str, fragment: JSON) -> Iterator[Fault]:
+    """What a fragment has against a string."""
+    import re
+
+    if is_file(fragment) and "://" not in value and not value.startswith("data:"):
+        yield Fault(f'invalid input "{name}": "{value[:100]}" is not a URL; a file is given as @PATH',
+                    hint=f"-i {name.partition('.')[0]}=@{value[:100]}")
+    if len(value) > fragment.get("maxLength", len(value)):
+        yield Fault(f'invalid input "{name}": maximum string length is {fragment["maxLength"]}')
+    if len(value) < fragment.get("minLength", 0):
+        yield Fault(f'invalid input "{name}": minimum string length is {fragment["minLength"]}')
+    try:
+        fits = re.search(fragment.get("pattern", ""), value)
+    except (re.error, OverflowError, RecursionError):
+        return  # a pattern of another dialect: the model itself will judge
+    if not fits:
+        yield Fault(f'invalid input "{name}": string doesn\'t match the regular expression "{fragment["pattern"]}"')
+
+
+def find_name_faults(names: Iterable[str], schema: InputSchema | None) -> list[Fault]:
+    """One fault for all names that the model does not know."""
+    unknown = [name for name in names if schema is not None and name not in schema.properties]
+    if not unknown or schema is None:
+        return []
+    import difflib
+
+    known = sorted(schema.properties)
+    pairs = [(name, difflib.get_close_matches(name, known, 1)) for name in unknown]
+    text = "unknown input" + "s" * (len(unknown) > 1) + " " + ", ".join(f'"{name}"' for name in unknown)
+    text += f"; valid inputs are: {', '.join(known)}" if known else "; model does not accept inputs"
+    return [Fault(text, "; ".join(f'did you mean "{close[0]}" for "{name}"?' for name, close in pairs if close))]
+
+
+def find_value_faults(values: JSON, schema: InputSchema | None, skipped: Collection[str] = ()) -> list[Fault]:
+    """What the schema has against the inputs that it knows, in its order, and what is missing."""
+    faults: list[Fault] = []
+    for name, fragment in schema.properties.items() if schema is not None else ():
+        if name in skipped or schema is None:
+            continue
+        if name in values:
+            faults += find_faults(name, values[name], fragment, schema.strict_null)
+        elif name in schema.required:
+            faults.append(Fault(f'missing required input "{name}"', hint=f"-i {name}=VALUE"))
+    return faults
+
+
+def raise_faults(faults: list[Fault]) -> None:
+    """Nothing, when there are no faults. Raises InputError: with all of them."""
+    if faults:
+        texts = [fault.text for fault in faults]
+        several = "\n- ".join(["input validation failed:", *texts])
+        hints = list(dict.fromkeys(fault.hint for fault in faults if fault.hint))
+        raise InputError(several if len(texts) > 1 else texts[0], hint="; ".join(hints))
+
+
+def check_inputs(values: JSON, schema: InputSchema | None) -> None:
+    """Nothing, when the schema allows the inputs. Raises InputError: all that is wrong with them."""
+    raise_faults(find_name_faults(values, schema) + find_value_faults(values, schema))
+
+
+# From text to values.
+
+
+def finite_number(text: str) -> float:
+    """A double. Raises ValueError: JSON cannot say it."""
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return number
+
+
+def load_json(text: str | bytearray) -> Value:
+    """The value of a JSON text. Raises ValueError."""
+    import json
+
+    def refuse(name: str) -> float:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        return json.loads(text, parse_constant=refuse, parse_float=finite_number)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def list_candidates(text: str, fragment: JSON) -> Iterator[Value]:
+    """Values that a text on the command line may mean, the likeliest first, the text itself last."""
+    import re
+
+    kinds = allowed_kinds(fragment)
+    bare = text if "string" in kinds or not kinds else text.strip()
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            parsed = load_json(text)
+            if not kinds or kind_of(parsed) in kinds:
+                yield parsed
+        except ValueError:
+            pass
+    if "boolean" in kinds and (bare in ("true", "false") or (kinds == {"boolean"} and bare in ("True", "False"))):
+        yield bare in ("true", "True")
+    if kinds & {"integer", "number"} and re.fullmatch(r"[+-]?[0-9]{1,4000}", bare):
+        yield int(bare)
+    elif "number" in kinds and re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", bare):
+        number = float(bare)
+        if abs(number) != float("inf"):
+            yield number
+    if "array" in kinds:
+        yield [coerce_text(text, array_items(fragment))]
+    yield text
+
+
+def coerce_text(text: str, fragment: JSON) -> Value:
+    """The value that a text on the command line means, by the schema: the first candidate that it allows.
+
+    >>> coerce_text("3000000000", {"type": "integer"}), coerce_text("7", {"type": "string"})
+    (3000000000, '7')
+    >>> coerce_text("1.5", {"anyOf": [{"type": "string"}, {"type": "integer"}]})
+    '1.5'
+    >>> coerce_text("7", {"type": "array", "items": {"type": "integer"}})
+    [7]
+    """
+    candidates = list(list_candidates(text, fragment))
+    for candidate in candidates:
+        if not any(find_faults("", candidate, fragment, True)):
+            return candidate
+    return candidates[0]
+
+
+class InputParser:
+    """Takes inputs one after the other and remembers what is wrong with each. No file is read for a wrong name."""
+
+    def __init__(self, names: Collection[str], schema: InputSchema | None, read: Reader) -> None:
+        self._schema, self._read = schema, read
+        self._faults = find_name_faults(names, schema)
+        self._reading = not self._faults
+        self._skipped: set[str] = set()
+
+    def fragment(self, name: str) -> JSON | None:
+        """The schema of an input; {} when there is no schema, None when there is no such input."""
+        if self._schema is None:
+            return {}
+        return self._schema.properties.get(name)
+
+    def from_text(self, name: str, text: str, fragment: JSON) -> Value:
+        """The value of one `-i NAME=TEXT`."""
+        if text.startswith("@"):
+            return self._from_file(name, text[1:], fragment)
+        if text.startswith("\\@"):
+            return coerce_text(text[1:], fragment)
+        value = coerce_text(text, fragment)
+        return value if isinstance(value, str) else self._with_files(name, value, fragment)
+
+    def from_json(self, name: str, value: Value, fragment: JSON) -> Value:
+        """The value of one member of --json."""
+        if not isinstance(value, str):
+            return self._with_files(name, value, fragment)
+        if value.startswith("@"):
+            return self._from_file(name, value[1:], fragment)
+        return value[1:] if value.startswith("\\@") else value
+
+    def _with_files(self, name: str, value: Value, fragment: JSON) -> Value:
+        """The same value, with files where the schema has files and the value @PATH."""
+        if isinstance(value, str) and is_file(fragment):
+            return self.from_json(name, value, fragment)
+        if isinstance(value, list):
+            return [self._with_files(name, item, array_items(fragment)) for item in value]
+        if isinstance(value, dict):
+            return {key: self._with_files(name, item, property_of(fragment, key)) for key, item in value.items()}
+        return value
+
+    def _from_file(self, name: str, path: str, fragment: JSON) -> Value:
+        """What `@PATH` means for an input: a file, or what the file says."""
+        if not self._reading:
+            self._skipped.add(name)
+            return ""
+        try:
+            if is_file(fragment) or not allowed_kinds(fragment):
+                return self._read.file(path)
+            if is_file(array_items(fragment)):
+                return [self._read.file(path)]
+            data = self._read.text(path)
+        except (OSError, ValueError) as error:
+            self._skipped.add(name)
+            self._faults.append(Fault(f'input "{name}": {read_fault(path, error)}',
+                                      hint="a value that begins with @ names a file; \\@ stands for a literal @"))
+            return ""
+        try:
+            return coerce_text(data.decode(), fragment)
+        except UnicodeDecodeError:
+            from binascii import b2a_base64
+
+            return f"data:{mime_of(path)};base64,{b2a_base64(data, newline=False).decode()}"
+
+    def finish(self, values: JSON) -> JSON:
+        """The values. Raises InputError: something was wrong with them, and the schema's complaints go along."""
+        if self._faults:
+            raise_faults(self._faults + find_value_faults(values, self._schema, self._skipped))
+        return values
+
+
+def parse_named_inputs(pairs: Sequence[tuple[str, str]], schema: InputSchema | None, read: Reader) -> JSON:
+    """The input that `-i NAME=TEXT` pairs give; a name that is repeated gives a list.
+
+    Raises InputError: an unknown name, a file that cannot be read; check_inputs does the rest.
+    """
+    texts: dict[str, list[str]] = {}
+    for name, text in pairs:
+        texts.setdefault(name, []).append(text)
+    parser = InputParser(texts, schema, read)
+    values: JSON = {}
+    for name, given in texts.items():
+        fragment = parser.fragment(name)
+        if fragment is None:
+            continue
+        if len(given) == 1:
+            values[name] = parser.from_text(name, given[0], fragment)
+        else:
+            items = array_items(fragment) if "array" in allowed_kinds(fragment) else fragment
+            values[name] = [parser.from_text(name, text, items) for text in given]
+    return parser.finish(values)
+
+
+def parse_json_inputs(text: str, schema: InputSchema | None, read: Reader) -> JSON:
+    """The input that --json gives: a JSON object, @PATH, or - or @- for stdin. Raises InputError."""
+    if text == "-" or text.startswith("@"):
+        path = text[1:] if text.startswith("@") else text
+        try:
+            data = read.text(path)
+        except (OSError, ValueError) as error:
+            raise InputError(f'Failed to read JSON from file "{path}": {read_fault(path, error)}') from error
+        text = data.decode("utf-8-sig", "replace")
+    try:
+        given = load_json(text)
+    except ValueError as error:
+        raise InputError(f"Failed to parse JSON: {error}", hint="an object: '{\"prompt\": \"a cat\"}'") from error
+    if not isinstance(given, dict):
+        raise InputError(f"Failed to parse JSON: expected object, got {kind_of(given)}")
+    parser = InputParser(given, schema, read)
+    fragments = {name: parser.fragment(name) for name in given}
+    return parser.finish({name: parser.from_json(name, given[name], fragment)
+                          for name, fragment in fragments.items() if fragment is not None})
+
+
+def render_inputs(values: Value, place: Callable[[LocalFile], str]) -> Value:
+    """The inputs as they are sent: for each file the URL or data URL that `place` gives it."""
+    if isinstance(values, LocalFile):
+        return place(values)
+    if isinstance(values, dict):
+        return {name: render_inputs(value, place) for name, value in values.items()}
+    if isinstance(values, list):
+        return [render_inputs(value, place) for value in values]
+    return values
+
+
+def describe_inputs(values: JSON, schema: InputSchema | None) -> JSON:
+    """The inputs as they may be shown: files by name and size, secrets not at all."""
+    def describe(file: LocalFile) -> str:
+        return f"<{file.path or file.name}, {file.mime}, {file.size} bytes>"
+
+    secret = {name for name, fragment in schema.properties.items() if is_secret(fragment)} if schema else set()
+    return {name: "***" if name in secret else render_inputs(value, describe) for name, value in values.items()}
 
 
 # == 7. Dockerfile ============================================================
@@ -807,6 +1466,204 @@ def render_plan(plan: Plan, engine: str, variables: Mapping[str, str], values: J
 
 
 # -- JSON: documents with data URLs in them, spilled to files as they come
+# A model's answer may hold gigabytes of files as base64 text. An unescaped `"data:` can only open a string, so no
+# tokenizer is needed: what is no base64 data URL is copied into a skeleton, each base64 data URL is decoded into a
+# file as it comes and leaves a short placeholder, and the skeleton is parsed when all is there.
+
+JSON_LIMIT = 256 << 20  # bytes of a document that are held in memory at most
+DATA_HEAD = 256  # the longest `"data:...;base64,` that is looked for
+DATA_SLICE = 1 << 17  # characters of base64 that are decoded at a time
+
+
+class SpillFile(Protocol):
+    """What a data URL is decoded into: an open binary file, or something like one."""
+
+    def write(self, data: bytes, /) -> object: ...
+    def read(self, size: int = -1, /) -> bytes: ...
+    def seek(self, position: int, /) -> object: ...
+    def close(self) -> object: ...
+
+
+class Blob(NamedTuple):
+    """A decoded base64 data URL: it stands in the document where the text stood."""
+
+    mime: str
+    file: SpillFile
+    size: int  # bytes
+
+
+def blob_text(blob: Blob) -> str:
+    """The data URL that a Blob was read from."""
+    from binascii import b2a_base64
+
+    blob.file.seek(0)
+    return f"data:{blob.mime};base64,{b2a_base64(blob.file.read(), newline=False).decode()}"
+
+
+class SpillReader:
+    """A JSON object in pieces, its base64 data URLs decoded into files: feed every piece, then close.
+
+    `open_file` makes the file for a data URL of a MIME type. A data URL that turns out to be no base64, or that is a
+    key, stays text. Text beyond `limit` bytes, a cut document and what is no JSON object are StreamErrors.
+    """
+
+    def __init__(self, open_file: Callable[[str], SpillFile], limit: int = JSON_LIMIT) -> None:
+        import re
+
+        self._open_file, self._limit = open_file, limit
+        self._head_form = re.compile(rb'"data:((?:[^",;\\]|\\/|;(?!base64,))*);base64,')
+        self._buffer, self._position = bytearray(), 0
+        self._skeleton = bytearray()
+        self._tag = os.urandom(8).hex() + ":"
+        self._blobs: list[Blob] = []
+        self._file: SpillFile | None = None
+        self._mime, self._head, self._size = "", b"", 0
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece. Raises StreamError: more text than the limit."""
+        self._buffer += data
+        self._advance(ended=False)
+
+    def close(self) -> JSON:
+        """The document, with a Blob for each data URL. Raises StreamError: cut, or not a JSON object."""
+        self._advance(ended=True)
+        if self._file is not None:
+            raise self._failure("the model's answer ends inside a file")
+        try:
+            document = self._restore(load_json(self._skeleton))
+        except (ValueError, RecursionError) as error:
+            raise self._failure(f"the model's answer is not JSON: {error}") from error
+        if not isinstance(document, dict):
+            raise self._failure("the model's answer is not a JSON object")
+        return document
+
+    def _failure(self, message: str) -> StreamError:
+        """The error to raise, once the files are closed."""
+        for file in [blob.file for blob in self._blobs] + ([self._file] if self._file is not None else []):
+            file.close()
+        self._blobs, self._file = [], None
+        return StreamError(message)
+
+    def _advance(self, *, ended: bool) -> None:
+        while self._decode(ended) if self._file is not None else self._copy(ended):
+            pass
+        del self._buffer[:self._position]
+        self._position = 0
+
+    def _keep(self, text: bytes) -> None:
+        self._skeleton += text
+        if len(self._skeleton) > self._limit:
+            raise self._failure(f"the model's answer holds more than {self._limit >> 20} MiB of text")
+
+    def _copy(self, ended: bool) -> bool:
+        """Copy text up to the next data URL; False when more bytes are needed."""
+        buffer, position = self._buffer, self._position
+        start = buffer.find(b'"data:', position)
+        if start < 0:
+            start = len(buffer) if ended else max(position, len(buffer) - 5)  # '"data' may be cut
+        self._keep(bytes(buffer[position:start]))
+        self._position = start
+        if len(buffer) - start < 6:
+            return False
+        backslashes = 0  # an odd number: the quote is escaped, this is inside a string
+        while self._skeleton[-1 - backslashes:][:1] == b"\\" and backslashes < len(self._skeleton):
+            backslashes += 1
+        head = None if backslashes & 1 else self._head_form.match(buffer, start, start + DATA_HEAD)
+        if head:
+            self._head, self._position, self._size = head[0], head.end(), 0
+            self._mime = head[1].replace(b"\\/", b"/").decode("utf-8", "replace")
+            self._file = self._open_file(self._mime)
+        elif not ended and not backslashes & 1 and len(buffer) - start < DATA_HEAD and buffer.find(b'"', start + 1) < 0:
+            return False
+        else:
+            self._keep(b'"data:')
+            self._position = start + 6
+        return True
+
+    def _decode(self, ended: bool) -> bool:
+        """Decode base64 up to the closing quote; False when more bytes are needed."""
+        position, quote = self._position, self._buffer.find(b'"', self._position)
+        limit = len(self._buffer) if quote < 0 else quote
+        if self._buffer.find(b"\\", position, limit) >= 0:
+            limit = self._unescape(limit, whole=quote >= 0 or ended)
+            if limit < 0:
+                return self._give_back()
+        count = limit - self._position
+        if quote < 0:
+            self._spill(self._position + (max(count - 4, 0) & ~3))  # the last four may be padding
+            return self._file is None
+        if count & 3 == 0:
+            tail = bytes(self._buffer[max(self._position, limit - 2):limit])
+            self._spill(limit, padding=len(tail) - len(tail.rstrip(b"=")))
+        elif self._file is not None:
+            self._give_back()
+        if self._file is not None:
+            self._keep(f'"{self._tag}{len(self._blobs)}"'.encode())
+            self._blobs.append(Blob(self._mime, self._file, self._size))
+            self._file, self._position = None, quote + 1
+        return True
+
+    def _unescape(self, limit: int, *, whole: bool) -> int:
+        r"""Undo `\/` and `\u002B` in place, up to `limit`; the new end of what can be decoded, -1: not base64."""
+        import re
+
+        buffer, position = self._buffer, self._position
+        cut = limit if whole else buffer.find(b"\\", max(position, limit - 5), limit)
+        cut = limit if cut < 0 else cut  # else the last escape may be cut: it waits
+        text = bytes(buffer[position:cut]).replace(b"\\/", b"/")
+        text = re.sub(rb"\\u00([2-7][0-9a-fA-F])", lambda found: bytes([int(found[1], 16)]), text)
+        if b"\\" in text or b'"' in text:
+            return -1
+        self._position = cut - len(text)
+        buffer[self._position:cut] = text
+        return cut
+
+    def _spill(self, stop: int, padding: int = 0) -> None:
+        """Decode up to `stop`, of which so many characters are padding; give the text back if it is no base64."""
+        from binascii import Error, a2b_base64
+
+        while self._position < stop and self._file is not None:
+            cut = min(self._position + DATA_SLICE, stop)
+            try:
+                with memoryview(self._buffer) as view, view[self._position:cut] as piece:
+                    data = a2b_base64(piece)
+            except Error:
+                data = b""
+            if len(data) != (cut - self._position) // 4 * 3 - (padding if cut == stop else 0):  # bad ones are skipped
+                self._give_back()
+            else:
+                self._file.write(data)
+                self._size += len(data)
+                self._position = cut
+
+    def _give_back(self) -> bool:
+        """Text after all: what was decoded gives its text back."""
+        from binascii import b2a_base64
+
+        assert self._file is not None
+        self._file.seek(0)
+        self._keep(self._head)
+        while True:
+            data = self._file.read(49152)
+            if not data:
+                break
+            self._keep(b2a_base64(data, newline=False))
+        self._file.close()
+        self._file = None
+        return True
+
+    def _restore(self, value: Any) -> Any:
+        """The parsed skeleton with a Blob for each placeholder."""
+        if isinstance(value, str):
+            return self._blobs[int(value[len(self._tag):])] if value.startswith(self._tag) else value
+        if isinstance(value, list):
+            return [self._restore(item) for item in value]
+        if isinstance(value, dict):
+            return {self._restore_key(key): self._restore(item) for key, item in value.items()}
+        return value
+
+    def _restore_key(self, key: str) -> str:
+        return blob_text(self._restore(key)) if key.startswith(self._tag) else key
 
 
 # -- build: what a builder says while it works
