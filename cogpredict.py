@@ -29,6 +29,7 @@ import os
 import sys
 import time
 from typing import (
+    TYPE_CHECKING,
     Any,
     BinaryIO,
     Callable,
@@ -1670,6 +1671,1417 @@ class SpillReader:
 
 
 # == 11. Engine ===============================================================
+# In: where an engine is (flag, environment, docker contexts) and what it is asked, as the API's own JSON.
+# Out: that API's answers; one method per call, named as the call. Streams come back as Transports, unread.
+# Nothing here prints or decides: errors carry the engine's own words, the caller knows what they mean.
+# One plain connection is kept between calls. Every hijacked stream, upload and waiting call has its own.
+
+if TYPE_CHECKING:
+    import http.client
+    import socket
+
+OLDEST_API, NEWEST_API = (1, 41), (1, 51)  # Docker 20.10; the newest whose replies were looked at
+DIAL_TIMEOUT, CALL_TIMEOUT = 15.0, 300.0  # seconds: to open a connection; between two pieces of an ordinary answer
+TUNNEL_TIMEOUT = 30.0  # seconds that ssh may take until the engine's socket is forwarded
+KEPT_IDLE = 5.0  # seconds after which a kept connection is not trusted any more
+BLOCK = 1 << 16  # bytes that are read or sent at once
+ANSWER_LIMIT = 64 << 20  # bytes of one JSON answer, or of one line of a stream
+SSH_OPTIONS = ("-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes", "-o", "StreamLocalBindUnlink=yes",
+               "-o", "ControlPath=none", "-o", "ServerAliveInterval=15", "-o", "ConnectTimeout=15")
+NO_ENGINE_HINT = "a model's directory also runs without an engine: --engine none"
+
+
+# -- finding it
+
+
+class Address(NamedTuple):
+    """Where an engine listens: scheme is unix, tcp, tls or ssh. An ssh path is the socket at the far end."""
+
+    scheme: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    verify: bool = True
+    user: str = ""
+
+    def __str__(self) -> str:
+        if self.scheme == "unix":
+            return f"unix://{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        user = f"{self.user}@" if self.user else ""
+        scheme, port = ("tcp" if self.scheme == "tls" else self.scheme), (f":{self.port}" if self.port else "")
+        return f"{scheme}://{user}{host}{port}"
+
+
+class EngineAbsent(EngineUnreachable):
+    """No engine was named and no socket of one exists (or none is wanted): a model may run without."""
+
+
+def parse_address(text: str, *, tls: bool = False, cert_path: str = "", verify: bool = True) -> Address:
+    """The Address that a DOCKER_HOST-like text names. Raises EngineUnreachable: it names none.
+
+    >>> parse_address("unix:///run/docker.sock").path
+    '/run/docker.sock'
+    >>> str(parse_address("tcp://[::1]:99")), parse_address("tcp://a").port, parse_address("tcp://a", tls=True).port
+    ('tcp://[::1]:99', 2375, 2376)
+    >>> parse_address("ssh://me@gpu1/run/podman/podman.sock")[:4]
+    ('ssh', 'gpu1', 0, '/run/podman/podman.sock')
+    """
+    if text.startswith("/"):
+        return Address("unix", path=text)
+    scheme, separator, rest = text.partition("://")
+    if scheme == "unix" and rest.startswith("/"):
+        return Address("unix", path=rest)
+    place, _, path = rest.partition("/")
+    user, _, place = place.rpartition("@")
+    host, port = split_port(place)
+    if not separator or scheme not in ("tcp", "http", "https", "tls", "ssh") or not host or port < 0:
+        raise EngineUnreachable(f"{text!r} is not the address of an engine",
+                                hint="unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST")
+    if scheme == "ssh":
+        if host.startswith("-") or user.startswith("-"):
+            raise EngineUnreachable(f"{text!r} is not the address of an engine", hint="ssh://USER@HOST")
+        return Address("ssh", host, port, "/" + path if path else "/var/run/docker.sock", user=user)
+    if not (tls or scheme in ("https", "tls")):
+        return Address("tcp", host, port or 2375)
+    ca, cert, key = (find_certificate(cert_path, name) for name in ("ca.pem", "cert.pem", "key.pem"))
+    return Address("tls", host, port or 2376, "", ca, cert, key, verify)
+
+
+def split_port(place: str) -> tuple[str, int]:
+    """Host and port of `HOST[:PORT]`; port 0 when there is none, -1 when it is no port.
+
+    >>> split_port("[::1]:80"), split_port("gpu1"), split_port("gpu1:x")
+    (('::1', 80), ('gpu1', 0), ('gpu1', -1))
+    """
+    host, colon, port = place.rpartition(":")
+    if not colon or port.endswith("]"):
+        host, port = place, "0"
+    if not (port.isdecimal() and port.isascii() and int(port) < 65536):
+        return host, -1
+    return (host[1:-1] if host.startswith("[") and host.endswith("]") else host), int(port)
+
+
+def find_certificate(folder: str, name: str) -> str:
+    """The path of a certificate or key in a folder, or empty when there is none."""
+    path = os.path.join(folder, name)
+    return path if folder and os.path.exists(path) else ""
+
+
+def is_socket(path: str) -> bool:
+    """Whether a socket is at a path, as far as we may look."""
+    import stat
+
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def read_json_file(path: str) -> JSON:
+    """The JSON object in a file; empty when there is no such file. Raises UsageError: it is not JSON, or unreadable."""
+    import json
+
+    try:
+        with open(path, "rb") as file:
+            found = json.loads(file.read() or b"{}")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} cannot be used: {error}", hint="repair it, or move it away") from error
+    return found if isinstance(found, dict) else {}
+
+
+def docker_folder(environ: Mapping[str, str], home: str) -> str:
+    """The folder of docker's own configuration."""
+    return environ.get("DOCKER_CONFIG") or os.path.join(home, ".docker")
+
+
+def find_address(engine_flag: str, environ: Mapping[str, str], home: str,
+                 is_socket: Callable[[str], bool] = is_socket) -> Address:
+    """The engine's Address: from the flag, DOCKER_HOST, the docker context, or the first usual socket that exists.
+
+    Raises EngineAbsent: none is named and none exists, or `none` is asked for. Raises EngineUnreachable, UsageError:
+    what is named cannot be used.
+    """
+    if engine_flag == "none":
+        raise EngineAbsent("no engine is used, as asked for with --engine none")
+    named = engine_flag or environ.get("DOCKER_HOST", "")
+    if named:
+        verify, certs = environ.get("DOCKER_TLS_VERIFY", ""), environ.get("DOCKER_CERT_PATH", "")
+        tls = bool(verify or certs or environ.get("DOCKER_TLS"))
+        return parse_address(named, tls=tls, cert_path=certs or docker_folder(environ, home),
+                             verify=bool(verify or not environ.get("DOCKER_TLS")))
+    in_context = find_context(environ, home)
+    if in_context:
+        return in_context
+    candidates = usual_sockets(environ, home)
+    for path in candidates:
+        if is_socket(path):
+            return Address("unix", path=path)
+    tried = "".join(f"\n  {path}: not there" for path in candidates)
+    raise EngineAbsent(f"no container engine was found; DOCKER_HOST is not set, and no socket exists:{tried}",
+                       hint=how_to_start(environ))
+
+
+def usual_sockets(environ: Mapping[str, str], home: str) -> list[str]:
+    """The paths at which engines usually listen, in the order in which they are tried."""
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    rootless = [os.path.join(runtime, "docker.sock")] if runtime else []
+    podman = [os.path.join(runtime, "podman", "podman.sock")] if runtime else []
+    desktop = os.path.join(home, ".docker", "run", "docker.sock")
+    return ["/var/run/docker.sock", *rootless, desktop, *podman, "/run/podman/podman.sock"]
+
+
+def find_context(environ: Mapping[str, str], home: str) -> Address | None:
+    """The Address in the current docker context; None for the default one. Raises EngineUnreachable: not there."""
+    import hashlib
+
+    folder = docker_folder(environ, home)
+    name = environ.get("DOCKER_CONTEXT") or read_json_file(os.path.join(folder, "config.json")).get("currentContext")
+    if not name or name == "default":
+        return None
+    digest = hashlib.sha256(str(name).encode()).hexdigest()
+    meta = read_json_file(os.path.join(folder, "contexts", "meta", digest, "meta.json"))
+    endpoints = meta.get("Endpoints")
+    endpoint = endpoints.get("docker") if isinstance(endpoints, dict) else None
+    if not isinstance(endpoint, dict) or not endpoint.get("Host"):
+        raise EngineUnreachable(f"the docker context {name!r} does not exist or names no engine",
+                                hint="`docker context ls` lists them; DOCKER_CONTEXT=default uses none")
+    certs = os.path.join(folder, "contexts", "tls", digest, "docker")
+    skip = bool(endpoint.get("SkipTLSVerify"))
+    return parse_address(str(endpoint["Host"]), tls=skip or os.path.isdir(certs), cert_path=certs, verify=not skip)
+
+
+def how_to_start(environ: Mapping[str, str]) -> str:
+    """What to do where no engine runs: start the one that is installed, else install one."""
+    import shutil
+
+    path = environ.get("PATH")
+    if sys.platform == "darwin":
+        start = "start Docker Desktop (or `podman machine start`)"
+    elif shutil.which("dockerd", path=path) or shutil.which("docker", path=path):
+        start = "docker is installed but not running: `sudo systemctl start docker`"
+    elif shutil.which("podman", path=path):
+        start = "podman is installed but not listening: `systemctl --user start podman.socket`"
+    else:
+        start = "neither docker nor podman is installed; install one, or name a remote one with --engine ssh://HOST"
+    return f"{start}. {NO_ENGINE_HINT[0].upper()}{NO_ENGINE_HINT[1:]}"
+
+
+def explain_dial(address: Address, error: OSError, environ: Mapping[str, str]) -> EngineUnreachable:
+    """Why an engine's address could not be opened, and what to do about it."""
+    what = f"cannot reach the engine at {address}: {error.strerror or error}"
+    if isinstance(error, PermissionError) and address.scheme == "unix":
+        return EngineUnreachable(what, hint=f"{who_may_open(address.path)}; {NO_ENGINE_HINT}")
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return EngineUnreachable(what, hint="ca.pem in DOCKER_CERT_PATH must be the authority that signed it")
+    if address.scheme == "tls" and type(error).__name__.startswith("SSL"):
+        return EngineUnreachable(what, hint="does it speak TLS, and do the files in DOCKER_CERT_PATH fit it?")
+    if address.scheme == "unix":
+        return EngineUnreachable(what, hint=how_to_start(environ))
+    return EngineUnreachable(what, hint="is it running, and does it listen there? DOCKER_HOST, the docker context or "
+                                        f"--engine names it; {NO_ENGINE_HINT}")
+
+
+def who_may_open(path: str) -> str:
+    """What lets this user open a socket: the group that owns it, from the file and the group database."""
+    import grp
+    import pwd
+
+    try:
+        group_id = os.stat(path).st_gid
+        group = grp.getgrgid(group_id)
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except (OSError, KeyError):
+        return f"`sudo` may open {path}, this user may not"
+    if user in group.gr_mem:
+        return f"{user} has joined its group after logging in: log in again, or `newgrp {group.gr_name}`"
+    return f"it belongs to the group {group.gr_name}: `sudo usermod -aG {group.gr_name} {user}`, then log in again"
+
+
+# -- its streams
+
+
+class Transport:
+    """A stream to the engine, both ways and non-blocking, for a loop that selects on `fileno`.
+
+    Whoever selects asks `pending` first: bytes that came with the HTTP head, or inside TLS, do not show in select.
+    """
+
+    def __init__(self, connection: socket.socket, response: http.client.HTTPResponse | None = None) -> None:
+        self._socket: Any = connection  # a socket.socket or an ssl.SSLSocket
+        self._response = response
+        self._left = b""
+        connection.setblocking(False)
+        reader: Any = response.fp if response is not None else None
+        if reader is not None:
+            try:
+                self._left = bytes(reader.peek())
+            except OSError:
+                pass  # TLS has nothing yet
+
+    def fileno(self) -> int:
+        """The descriptor to select on."""
+        return int(self._socket.fileno())
+
+    def pending(self) -> bool:
+        """Whether bytes are here that select cannot see."""
+        return bool(self._left) or bool(getattr(self._socket, "pending", int)())
+
+    def recv(self, limit: int) -> bytes:
+        """At most `limit` bytes; none when the peer ended. Raises BlockingIOError: nothing is here now; StreamError."""
+        if self._left:
+            data, self._left = self._left[:limit], self._left[limit:]
+            return data
+        try:
+            return bytes(self._socket.recv(limit))
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise self._explain(error) from error
+
+    def send(self, data: bytes | bytearray | memoryview) -> int:
+        """How many bytes were taken. Raises BlockingIOError: none now; BrokenPipeError: the peer is gone."""
+        try:
+            return int(self._socket.send(data))
+        except (BlockingIOError, BrokenPipeError):
+            raise
+        except OSError as error:
+            explained = self._explain(error)
+            raise explained if isinstance(explained, BlockingIOError) else BrokenPipeError(str(error)) from error
+
+    def half_close(self) -> None:
+        """Say that no more bytes will come from us."""
+        import socket
+
+        try:
+            if hasattr(self._socket, "unwrap"):
+                self._socket.unwrap()
+            else:
+                self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # TLS waits for the peer's own end, which comes later; or the peer is gone
+
+    def close(self) -> None:
+        """Close both ways. A second call does nothing."""
+        if self._response is not None:
+            self._response.close()
+        self._socket.close()
+
+    @staticmethod
+    def _explain(error: OSError) -> Exception:
+        name = type(error).__name__
+        if name in ("SSLWantReadError", "SSLWantWriteError"):
+            return BlockingIOError(error.errno, "not ready")
+        if name in ("SSLZeroReturnError", "SSLEOFError"):
+            return StreamError("the connection to the engine was cut")
+        return StreamError(f"the connection to the engine broke: {error.strerror or error}")
+
+
+class PendingJSON(Transport):
+    """One JSON answer that is still to come. The loop reads it as any Transport and hands the bytes to `feed`."""
+
+    def __init__(self, call: str, connection: socket.socket, response: http.client.HTTPResponse) -> None:
+        super().__init__(connection, response)
+        self._call, self._chunked = call, bool(response.chunked)
+        self._raw, self._body = b"", b""
+        self._left_over: JSON | None = None
+
+    def feed(self, data: bytes) -> JSON | None:
+        """Take the next bytes; return the answer once it is whole. Raises StreamError: it was cut or is no JSON."""
+        if not data and self._left_over is None:
+            raise StreamError(f"{self._call}: the engine ended before it answered")
+        self._raw += data
+        if self._chunked:
+            self._take_chunks()
+        else:
+            self._body, self._raw = self._body + self._raw, b""
+        if self._left_over is None and self._body.rstrip().endswith(b"}"):
+            self._left_over = self._parse()
+        if len(self._body) + len(self._raw) > ANSWER_LIMIT:
+            raise StreamError(f"{self._call}: the answer is too long")
+        return self._left_over
+
+    def _take_chunks(self) -> None:
+        while True:
+            head, newline, rest = self._raw.partition(b"\r\n")
+            try:
+                size = int(head.split(b";")[0], 16) if newline else -1
+            except ValueError as error:
+                raise StreamError(f"{self._call}: the answer is not chunked as announced") from error
+            if size <= 0 or len(rest) < size + 2:
+                return
+            self._body, self._raw = self._body + rest[:size], rest[size + 2:]
+
+    def _parse(self) -> JSON | None:
+        import json
+
+        try:
+            found = json.loads(self._body)
+        except ValueError:
+            return None  # a brace in the middle
+        if not isinstance(found, dict):
+            raise StreamError(f"{self._call}: the answer is not a JSON object")
+        return found
+
+
+class Tunnel:
+    """One ssh that forwards a socket of ours, in a folder of ours, to the engine's on another machine.
+
+    It ends when its stdin does: with us, however we end. Whoever must outlive us keeps `descriptor` open.
+    """
+
+    def __init__(self, address: Address, environ: Mapping[str, str]) -> None:
+        import subprocess
+        import tempfile
+
+        self._folder = tempfile.mkdtemp(prefix="cog-ssh-")
+        self.path = os.path.join(self._folder, "engine.sock")
+        user, port = (["-l", address.user] if address.user else []), (["-p", str(address.port)] if address.port else [])
+        argv = ["ssh", *SSH_OPTIONS, "-T", *user, *port, "-L", f"{self.path}:{address.path}", "--", address.host, "cat"]
+        self._log = os.open(os.path.join(self._folder, "log"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._log,
+                                             start_new_session=True, env=dict(environ))
+        except OSError as error:
+            self._remove_folder()
+            raise EngineUnreachable(f"ssh cannot be run: {error.strerror}", hint="install OpenSSH") from error
+        assert self._process.stdin is not None
+        self.descriptor = self._process.stdin.fileno()
+        try:
+            self._wait_for_socket(address)
+        except BaseException:
+            self.close()
+            raise
+
+    def _wait_for_socket(self, address: Address) -> None:
+        deadline = time.monotonic() + TUNNEL_TIMEOUT
+        while not is_socket(self.path):
+            status = self._process.poll()
+            if status is not None or time.monotonic() > deadline:
+                words = last_line(os.pread(self._log, BLOCK, 0)) or f"it ended with status {status}"
+                host = f"{address.user}@{address.host}" if address.user else address.host
+                raise EngineUnreachable(f"ssh to {host}: {'no answer in time' if status is None else words}",
+                                        hint=f"it must work without a question: ssh -o BatchMode=yes {host} true")
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """End ssh and remove the socket. Also for the process that outlives us, where ssh is no child."""
+        import subprocess
+
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.terminate()
+        try:
+            self._process.wait(2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        import shutil
+
+        os.close(self._log)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def dial(address: Address, timeout: float) -> socket.socket:
+    """A connected socket, inside TLS where the address says so. Raises OSError."""
+    import socket
+
+    if address.scheme == "unix":
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(timeout)
+            connection.connect(address.path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+    connection = socket.create_connection((address.host, address.port), timeout)
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return wrap_tls(address, connection) if address.scheme == "tls" else connection
+    except BaseException:
+        connection.close()
+        raise
+
+
+def wrap_tls(address: Address, connection: socket.socket) -> socket.socket:
+    """The same connection inside TLS, with the address's certificates. Raises OSError (ssl.SSLError)."""
+    import ssl
+
+    context = ssl.create_default_context(cafile=address.ca or None)
+    if not address.verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if address.cert:
+        context.load_cert_chain(address.cert, address.key or None)
+    return context.wrap_socket(connection, server_hostname=address.host)
+
+
+# -- its API
+
+
+class Reply(NamedTuple):
+    """One answer whose body is not read yet, on a connection that is its own or the kept one."""
+
+    call: str
+    connection: socket.socket
+    response: http.client.HTTPResponse
+
+    def read(self, limit: int = ANSWER_LIMIT) -> bytes:
+        """The whole body. Raises StreamError: it was cut, or is longer than the limit."""
+        return b"".join(self.pieces(limit))
+
+    def pieces(self, limit: int = 0) -> Iterator[bytes]:
+        """The body, piece by piece. Raises StreamError: it was cut, or is longer than the limit (0: none)."""
+        import http.client
+
+        total = 0
+        try:
+            while True:
+                piece = self.response.read1(BLOCK)
+                if not piece:
+                    break
+                total += len(piece)
+                if limit and total > limit:
+                    raise StreamError(f"{self.call}: the answer is longer than {limit} bytes")
+                yield piece
+        except (OSError, http.client.HTTPException) as error:
+            raise StreamError(f"{self.call}: the engine's answer was cut: {error!r}") from error
+        if self.response.length:
+            raise StreamError(f"{self.call}: the engine's answer was cut, {self.response.length} bytes are missing")
+
+    def lines(self) -> Iterator[JSON]:
+        """The body as one JSON object per line. Raises StreamError: it was cut, or a line is no JSON object."""
+        held = b""
+        for piece in self.pieces():
+            *whole, held = (held + piece).split(b"\n")
+            for line in whole:
+                if line.strip():
+                    yield parse_answer(self.call, line)
+            if len(held) > ANSWER_LIMIT:
+                raise StreamError(f"{self.call}: a line is longer than {ANSWER_LIMIT} bytes")
+        if held.strip():
+            yield parse_answer(self.call, held)
+
+    def close(self) -> None:
+        """Close the connection, read or not."""
+        self.response.close()
+        self.connection.close()
+
+
+def parse_answer(call: str, data: bytes) -> JSON:
+    """The JSON object in an answer. Raises StreamError: it is none.
+
+    >>> parse_answer("GET /info", b'{"ID": "x"}')
+    {'ID': 'x'}
+    """
+    import json
+
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise StreamError(f"{call}: the engine's answer is not JSON: {data[:100]!r}") from error
+    if not isinstance(found, dict):
+        raise StreamError(f"{call}: the engine's answer is not a JSON object: {data[:100]!r}")
+    return found
+
+
+def error_words(data: bytes, reason: str = "") -> str:
+    """The engine's own words in the body of a refusal: a JSON message, else its text, else the reason given.
+
+    >>> error_words(b'{"message": "No such image: x"}'), error_words(b"Not Found\\n"), error_words(b"", "Bad Gateway")
+    ('No such image: x', 'Not Found', 'Bad Gateway')
+    """
+    import json
+
+    text = data.decode("utf-8", "replace").strip()
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return text[:2000] or reason or "no message"
+    if isinstance(found, dict) and isinstance(found.get("message"), str):
+        return found["message"].strip() or reason or "no message"
+    return text[:2000]
+
+
+def stream_failure(event: JSON) -> str:
+    """The engine's words in a line that reports a failure inside a stream; empty for any other line.
+
+    >>> stream_failure({"errorDetail": {"message": "no space left on device"}, "error": "no space"})
+    'no space left on device'
+    """
+    detail = event.get("errorDetail")
+    if isinstance(detail, dict) and detail.get("message"):
+        return str(detail["message"])
+    return str(event.get("error") or "")
+
+
+def send_body(connection: socket.socket, pieces: Iterable[bytes]) -> bytes:
+    """Send a body in chunks; return what the engine said meanwhile.
+
+    It stops where the engine has already refused, or takes no more: its answer tells why. Reading beside the sending
+    keeps an engine that talks during the upload from waiting for us while we wait for it.
+    """
+    connection.setblocking(False)
+    heard = bytearray()
+    try:
+        for piece in pieces:
+            if piece and not send_chunk(connection, b"%x\r\n%b\r\n" % (len(piece), piece), heard):
+                return bytes(heard)
+        send_chunk(connection, b"0\r\n\r\n", heard)
+        return bytes(heard)
+    finally:
+        try:
+            connection.settimeout(None)
+        except OSError:
+            pass
+
+
+def send_chunk(connection: socket.socket, data: bytes, heard: bytearray) -> bool:
+    """Whether all of it was sent. What comes in meanwhile is added to `heard`; a refusal there ends the sending."""
+    import select
+
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[connection.send(view):]
+            continue
+        except OSError as error:
+            if type(error).__name__ not in ("BlockingIOError", "SSLWantReadError", "SSLWantWriteError"):
+                return False
+        readable, _, _ = select.select([connection], [connection], [])
+        if readable:
+            try:
+                piece = connection.recv(BLOCK)
+            except OSError:
+                continue  # TLS had no more than half a record
+            if not piece:
+                return False
+            heard += piece
+            if heard.startswith((b"HTTP/1.1 4", b"HTTP/1.1 5")):
+                return False
+    return True
+
+
+def read_after(heard: bytes, connection: socket.socket) -> BinaryIO:
+    """A reader of what was heard already and then of the connection."""
+    import io
+
+    class Joined(io.RawIOBase):
+        left = heard
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            if not self.left:
+                return int(connection.recv_into(buffer))
+            count = min(len(buffer), len(self.left))
+            buffer[:count], self.left = self.left[:count], self.left[count:]
+            return count
+
+    return io.BufferedReader(Joined())
+
+
+def request_head(method: str, target: str, headers: Iterable[tuple[str, str]]) -> bytes:
+    r"""The head of one request. Raises UsageError: a header cannot be sent.
+
+    >>> request_head("GET", "/_ping", [("Accept", "text/plain")])
+    b'GET /_ping HTTP/1.1\r\nHost: engine\r\nAccept: text/plain\r\n\r\n'
+    """
+    lines = [f"{method} {target} HTTP/1.1", "Host: engine", *(f"{name}: {value}" for name, value in headers)]
+    text = "\r\n".join(lines)
+    if text.count("\r") + text.count("\n") != 2 * (len(lines) - 1) or not text.isascii():
+        raise UsageError(f"{method} {target.partition('?')[0]}: a value cannot be sent in an HTTP header")
+    return text.encode() + b"\r\n\r\n"
+
+
+class Wire:
+    """How an engine is asked: one funnel for every request and every error."""
+
+    def __init__(self, address: Address, console: Console, environ: Mapping[str, str],
+                 tunnel: Tunnel | None = None) -> None:
+        self.address, self._console, self._environ, self._tunnel = address, console, environ, tunnel
+        self.api_version, self.is_podman = "", False
+        self._kept: tuple[socket.socket, float] | None = None
+
+    @property
+    def host_is_local(self) -> bool:
+        """Whether the engine runs on this machine, as far as its address tells."""
+        return self.address.scheme == "unix" or self.address.host in ("localhost", "127.0.0.1", "::1")
+
+    def descriptors(self) -> list[int]:
+        """Descriptors that a process must keep open if it is to reach the engine after this one has died."""
+        return [self._tunnel.descriptor] if self._tunnel else []
+
+    def close(self) -> None:
+        """Close what is kept open, the ssh tunnel included. Streams that were handed out are their holder's."""
+        if self._kept:
+            self._kept[0].close()
+            self._kept = None
+        if self._tunnel:
+            self._tunnel.close()
+            self._tunnel = None
+
+    def _dial(self) -> socket.socket:
+        """A new connection. Raises EngineUnreachable: why, and what to do."""
+        where = self.address if self._tunnel is None else Address("unix", path=self._tunnel.path)
+        try:
+            return dial(where, DIAL_TIMEOUT)
+        except OSError as error:
+            raise explain_dial(self.address, error, self._environ) from error
+
+    def _take_kept(self) -> socket.socket | None:
+        """The kept connection, if the engine has not ended it and it has not been idle for long."""
+        import select
+
+        if self._kept is None:
+            return None
+        (connection, since), self._kept = self._kept, None
+        if time.monotonic() - since > KEPT_IDLE or select.select([connection], [], [], 0)[0]:
+            connection.close()
+            return None
+        return connection
+
+    def _open(self, method: str, path: str, query: Mapping[str, str] | None = None, body: JSON | None = None, *,
+              pieces: Iterable[bytes] | None = None, headers: Iterable[tuple[str, str]] = (),
+              ok: tuple[int, ...] = (200, 201, 204), keep: bool = False, timeout: float | None = None) -> Reply:
+        """Ask, and return the answer, unread. Raises EngineError: its status is not among `ok`."""
+        call = f"{method} {path}"
+        began = time.monotonic()
+        head, data = self._render(method, path, query, body, headers, pieces is not None)
+        connection = (self._take_kept() if keep else None) or self._dial()
+        try:
+            response = self._ask(call, connection, head + data, pieces, timeout)
+            self._console.debug(f"engine: {call} {response.status} {1000 * (time.monotonic() - began):.0f} ms")
+            reply = Reply(call, connection, response)
+            if response.status not in ok:
+                raise EngineError(call, response.status, error_words(reply.read(1 << 20), response.reason))
+            return reply
+        except BaseException:
+            connection.close()
+            raise
+
+    def _render(self, method: str, path: str, query: Mapping[str, str] | None, body: JSON | None,
+                headers: Iterable[tuple[str, str]], chunked: bool) -> tuple[bytes, bytes]:
+        """Head and body of one request."""
+        import json
+        import urllib.parse
+
+        data = b"" if body is None else json.dumps(body).encode()
+        target = (f"/v{self.api_version}" if self.api_version else "") + urllib.parse.quote(path, safe="/:@")
+        if query:
+            target += "?" + urllib.parse.urlencode(query)
+        sent = [("User-Agent", f"cog.pyz/{__version__}"), *headers]
+        if body is not None:
+            sent.append(("Content-Type", "application/json"))
+        if chunked:
+            sent.append(("Transfer-Encoding", "chunked"))
+        elif method != "GET":
+            sent.append(("Content-Length", str(len(data))))
+        return request_head(method, target, sent), data
+
+    @staticmethod
+    def _ask(call: str, connection: socket.socket, data: bytes, pieces: Iterable[bytes] | None,
+             timeout: float | None) -> http.client.HTTPResponse:
+        """Send the request and read the answer's head; an engine that answers before all is sent is heard."""
+        import http.client
+        import types
+
+        connection.settimeout(timeout)
+        heard = b""
+        try:
+            try:
+                connection.sendall(data)
+                heard = send_body(connection, pieces) if pieces is not None else b""
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # its answer tells why
+            source: Any = connection
+            if heard:
+                source = types.SimpleNamespace(makefile=lambda mode: read_after(heard, connection))
+            response = http.client.HTTPResponse(source, method=call.partition(" ")[0])
+            response.begin()
+        except (http.client.HTTPException, ConnectionError) as error:
+            raise StreamError(f"{call}: the engine ended before it answered: {error!r}") from error
+        except OSError as error:
+            raise EngineUnreachable(f"{call}: the engine does not answer: {error}") from error
+        return response
+
+    def _read(self, method: str, path: str, query: Mapping[str, str] | None = None, body: JSON | None = None,
+              **how: Any) -> bytes:
+        """Ask on the kept connection, and return the whole answer."""
+        reply = self._open(method, path, query, body, keep=True, timeout=CALL_TIMEOUT, **how)
+        try:
+            data = reply.read()
+        except BaseException:
+            reply.close()
+            raise
+        if reply.response.will_close or self._kept:
+            reply.close()
+        else:
+            self._kept = (reply.connection, time.monotonic())
+        return data
+
+    def _call(self, method: str, path: str, query: Mapping[str, str] | None = None, body: JSON | None = None,
+              **how: Any) -> JSON:
+        """Ask, and return the answer's JSON object."""
+        return parse_answer(f"{method} {path}", self._read(method, path, query, body, **how))
+
+    def _find(self, path: str) -> JSON | None:
+        """The object at a path; None when there is none."""
+        try:
+            return self._call("GET", path)
+        except EngineError as error:
+            if error.status != 404:
+                raise
+            return None
+
+    def _list(self, path: str, labels: Iterable[str], **query: str) -> list[JSON]:
+        """The objects that carry all the labels (NAME or NAME=VALUE)."""
+        import json
+
+        query["filters"] = json.dumps({"label": list(labels)})
+        return list(parse_answer(f"GET {path}", b'{"items": %b}' % self._read("GET", path, query))["items"] or [])
+
+    def _hijack(self, path: str, query: Mapping[str, str] | None = None, body: JSON | None = None,
+                headers: Iterable[tuple[str, str]] = (), protocol: str = "tcp") -> Transport:
+        """The connection itself, after the engine agreed to use it as a plain stream."""
+        upgrade = [("Connection", "Upgrade"), ("Upgrade", protocol), *headers]
+        reply = self._open("POST", path, query, body, headers=upgrade, ok=(101, 200), timeout=CALL_TIMEOUT)
+        return Transport(reply.connection, reply.response)
+
+    def _stream(self, method: str, path: str, query: Mapping[str, str], **how: Any) -> Iterator[JSON]:
+        """The lines of a streamed answer. The request is sent at once; the connection ends with the iterator."""
+        reply = self._open(method, path, query, **how)
+
+        def lines() -> Iterator[JSON]:
+            try:
+                yield from reply.lines()
+            finally:
+                reply.close()
+
+        return lines()
+
+
+class Engine(Wire):
+    """One engine, one method per API call. Every method may raise EngineError, EngineUnreachable and StreamError.
+
+    Source: Docker Engine API 1.41 to 1.51; Podman's service for the same.
+    """
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def ping(self) -> dict[str, str]:
+        """GET /_ping: the answer's headers, their names in lower case."""
+        reply = self._open("GET", "/_ping", timeout=CALL_TIMEOUT)
+        try:
+            reply.read(BLOCK)
+            return {name.lower(): value for name, value in reply.response.getheaders()}
+        finally:
+            reply.close()
+
+    def info(self) -> JSON:
+        """GET /info."""
+        return self._call("GET", "/info")
+
+    def image_inspect(self, image: str) -> JSON | None:
+        """GET /images/{name}/json; None when there is no such image."""
+        return self._find(f"/images/{image}/json")
+
+    def image_list(self, *labels: str) -> list[JSON]:
+        """GET /images/json: the images that carry all the labels."""
+        return self._list("/images/json", labels)
+
+    def image_pull(self, image: str, *, platform: str = "", auth: str = "",
+                   on_event: Callable[[JSON], None] = lambda event: None) -> None:
+        """POST /images/create: pull one image. `auth` is what registry_auth returns; events are its progress.
+
+        Raises EngineError, also for a failure in the middle (status 0); its hint says what may help.
+        """
+        reference = parse_reference(image)
+        query = {"fromImage": reference.familiar(), "tag": reference.digest or reference.tag}
+        headers = [("X-Registry-Auth", auth)] if auth else []
+        if platform:
+            query["platform"] = platform
+        try:
+            self._follow("POST", "/images/create", query, on_event, headers=headers)
+        except EngineError as error:
+            raise EngineError(f"pull {image}", error.status, error.message, hint=pull_hint(error, reference)) from error
+
+    def image_load(self, source: BinaryIO, *, on_event: Callable[[JSON], None] = lambda event: None) -> list[str]:
+        """POST /images/load: the names (or ids) of the images in a tar. Raises EngineError: it is none."""
+        names: list[str] = []
+
+        def note(event: JSON) -> None:
+            names.extend(loaded_names(str(event.get("stream", ""))))
+            on_event(event)
+
+        pieces = iter(lambda: source.read(BLOCK), b"")
+        self._follow("POST", "/images/load", {"quiet": "0"}, note, pieces=pieces,
+                     headers=[("Content-Type", "application/x-tar")])
+        return names
+
+    def image_build(self, query: Mapping[str, str], body: Iterable[bytes],
+                    headers: Iterable[tuple[str, str]] = ()) -> Iterator[JSON]:
+        """POST /build: the builder's lines, the failing one included (see stream_failure). The context is sent first.
+
+        Closing the iterator ends the build. Raises EngineError: refused before it began.
+        """
+        return self._stream("POST", "/build", query, pieces=body,
+                            headers=[("Content-Type", "application/x-tar"), *headers])
+
+    def image_remove(self, image: str, *, force: bool = False) -> None:
+        """DELETE /images/{name}. One that is gone is success; raises EngineError: 409, a container uses it."""
+        self._read("DELETE", f"/images/{image}", {"force": "1"} if force else None, ok=(200, 404))
+
+    def image_tag(self, image: str, repository: str, tag: str) -> None:
+        """POST /images/{name}/tag."""
+        self._read("POST", f"/images/{image}/tag", {"repo": repository, "tag": tag})
+
+    def container_create(self, body: JSON, *, name: str = "", platform: str = "") -> str:
+        """POST /containers/create: its id. Raises EngineError: 404 no such image, 409 the name is taken."""
+        query = {key: value for key, value in (("name", name), ("platform", platform)) if value}
+        made = self._call("POST", "/containers/create", query, body)
+        for warning in made.get("Warnings") or ():
+            self._console.debug(f"engine: {warning}")
+        if not isinstance(made.get("Id"), str):
+            raise StreamError("POST /containers/create: the engine names no container")
+        return str(made["Id"])
+
+    def container_start(self, container: str) -> None:
+        """POST /containers/{id}/start. One that is started is success."""
+        self._read("POST", f"/containers/{container}/start", ok=(200, 204, 304))
+
+    def container_attach(self, container: str, *, stdin: bool = False) -> Transport:
+        """POST /containers/{id}/attach: its output from now on, in frames unless it has a terminal; and its stdin."""
+        query = {"stream": "1", "stdout": "1", "stderr": "1", **({"stdin": "1"} if stdin else {})}
+        return self._hijack(f"/containers/{container}/attach", query)
+
+    def container_wait(self, container: str, condition: str = "removed") -> PendingJSON:
+        """POST /containers/{id}/wait: `{"StatusCode": int}`, to come. Asked before start, it misses nothing."""
+        path = f"/containers/{container}/wait"
+        reply = self._open("POST", path, {"condition": condition}, timeout=CALL_TIMEOUT)
+        return PendingJSON(reply.call, reply.connection, reply.response)
+
+    def container_kill(self, container: str, *, signal: str = "KILL", forget: bool = False) -> None:
+        """POST /containers/{id}/kill. One that is gone or ended is success. `forget`: the answer is not waited for."""
+        path, query = f"/containers/{container}/kill", {"signal": signal}
+        if forget and self._tunnel is None:  # ssh would be ended before it had passed the request on
+            self._forget("POST", path, query)
+            return
+        try:
+            self._read("POST", path, query, ok=(200, 204, 404, 409))
+        except EngineError as error:
+            if "can only kill running containers" not in error.message:  # Podman 4
+                raise
+
+    def _forget(self, method: str, path: str, query: Mapping[str, str]) -> None:
+        """Send a request, and do not wait for what becomes of it."""
+        head, _ = self._render(method, path, query, None, (), False)
+        connection = self._take_kept() or self._dial()
+        try:
+            connection.settimeout(DIAL_TIMEOUT)
+            connection.sendall(head)
+            self._console.debug(f"engine: {method} {path} sent")
+        except OSError as error:
+            raise EngineUnreachable(f"{method} {path}: the engine does not answer: {error}") from error
+        finally:
+            connection.close()
+
+    def container_remove(self, container: str, *, force: bool = True) -> None:
+        """DELETE /containers/{id}, its anonymous volumes too. One that is gone, or going, is success."""
+        query = {"v": "1", **({"force": "1"} if force else {})}
+        try:
+            self._read("DELETE", f"/containers/{container}", query, ok=(200, 204, 404))
+        except EngineError as error:
+            if error.status != 409 or "already in progress" not in error.message:
+                raise
+
+    def detached_remove(self, name: str) -> bool:
+        """Whether a container is surely gone, asked and removed by a process that outlives ours.
+
+        Nothing of this process is used but `descriptors`. One that is not there may still be in the making, so that
+        it is asked for during a while.
+        """
+        address = self.address if self._tunnel is None else Address("unix", path=self._tunnel.path)
+        fresh = Engine(address, self._console, self._environ)
+        fresh.api_version, fresh.is_podman = self.api_version, self.is_podman
+        deadline = time.monotonic() + 1.5
+        try:
+            while time.monotonic() < deadline and not fresh._removed_now(name):
+                time.sleep(0.1)
+        except CogError:
+            return False
+        finally:
+            fresh.close()
+        if self._tunnel:
+            self._tunnel.close()
+        return True
+
+    def _removed_now(self, name: str) -> bool:
+        """Whether this call removed a container. Raises EngineError: it resisted."""
+        reply = self._open("DELETE", f"/containers/{name}", {"v": "1", "force": "1"}, ok=(200, 204, 404, 409),
+                           timeout=CALL_TIMEOUT)
+        try:
+            reply.read(BLOCK)
+            return reply.response.status in (200, 204)
+        finally:
+            reply.close()
+
+    def container_inspect(self, container: str) -> JSON | None:
+        """GET /containers/{id}/json; None when there is no such container."""
+        return self._find(f"/containers/{container}/json")
+
+    def container_list(self, *labels: str, all: bool = True) -> list[JSON]:
+        """GET /containers/json: the containers that carry all the labels; those that do not run only with `all`."""
+        return self._list("/containers/json", labels, all="1" if all else "0")
+
+    def container_put_archive(self, container: str, path: str, tar: Iterable[bytes]) -> None:
+        """PUT /containers/{id}/archive: unpack a tar into a folder of it. Raises EngineError: 404 no folder."""
+        self._open("PUT", f"/containers/{container}/archive", {"path": path}, pieces=tar, timeout=CALL_TIMEOUT,
+                   headers=[("Content-Type", "application/x-tar")]).close()
+
+    def container_resize(self, container: str, height: int, width: int) -> None:
+        """POST /containers/{id}/resize: tell its terminal its size."""
+        self._read("POST", f"/containers/{container}/resize", {"h": str(height), "w": str(width)})
+
+    def exec_create(self, container: str, command: Sequence[str], *, env: Iterable[str] = (), user: str = "",
+                    stdin: bool = True, tty: bool = False) -> str:
+        """POST /containers/{id}/exec: the id of a command to run in it. Raises EngineError: 409 it does not run."""
+        body: JSON = {"AttachStdin": stdin, "AttachStdout": True, "AttachStderr": True, "Tty": tty,
+                      "Cmd": list(command), "Env": list(env), "User": user}
+        return str(self._call("POST", f"/containers/{container}/exec", None, body).get("Id", ""))
+
+    def exec_start(self, exec_id: str, *, tty: bool = False) -> Transport:
+        """POST /exec/{id}/start: the command's stdin, and its output in frames unless it has a terminal."""
+        return self._hijack(f"/exec/{exec_id}/start", None, {"Detach": False, "Tty": tty})
+
+    def exec_inspect(self, exec_id: str) -> JSON | None:
+        """GET /exec/{id}/json: Running, ExitCode; None when it is gone."""
+        return self._find(f"/exec/{exec_id}/json")
+
+    def exec_resize(self, exec_id: str, height: int, width: int) -> None:
+        """POST /exec/{id}/resize: tell its terminal its size."""
+        self._read("POST", f"/exec/{exec_id}/resize", {"h": str(height), "w": str(width)})
+
+    def session_open(self, headers: Iterable[tuple[str, str]]) -> Transport:
+        """POST /session: a stream on which the builder is the HTTP/2 client. Raises EngineError: 404 on Podman."""
+        return self._hijack("/session", headers=headers, protocol="h2c")
+
+    def was_oom_killed(self, container: str) -> bool:
+        """Whether it ran out of memory: from its state, or from GET /events when it is removed already."""
+        import json
+
+        found = self.container_inspect(container)
+        if found is not None:
+            return bool((found.get("State") or {}).get("OOMKilled"))
+        filters = json.dumps({"container": [container], "event": ["oom"]})
+        try:
+            reply = self._open("GET", "/events", {"since": "1", "until": str(int(time.time())), "filters": filters},
+                               timeout=2.0)
+        except CogError:
+            return False  # an engine whose clock is behind ours
+        try:
+            return any(True for _ in reply.lines())
+        except StreamError:
+            return False
+        finally:
+            reply.close()
+
+    def _follow(self, method: str, path: str, query: Mapping[str, str], on_event: Callable[[JSON], None],
+                **how: Any) -> None:
+        """Hand every line of a streamed answer on. Raises EngineError: one reports a failure."""
+        for event in self._stream(method, path, query, **how):
+            failure = stream_failure(event)
+            if failure:
+                raise EngineError(f"{method} {path}", 0, failure)
+            on_event(event)
+
+
+def connect_engine(address: Address, console: Console, environ: Mapping[str, str]) -> Engine:
+    """The engine at an address, once it has answered and the API's version is agreed on. Raises EngineUnreachable."""
+    tunnel = Tunnel(address, environ) if address.scheme == "ssh" else None
+    engine = Engine(address, console, environ, tunnel)
+    try:
+        headers = engine.ping()
+        engine.is_podman = "libpod-api-version" in headers or "libpod" in headers.get("server", "").lower()
+        engine.api_version = negotiate_version(headers.get("api-version", ""), address, engine.is_podman)
+        return engine
+    except (EngineError, StreamError) as error:
+        engine.close()
+        tls = "HTTPS" in str(error)
+        raise EngineUnreachable(f"what answers at {address} is not a container engine: {error}",
+                                hint="it wants TLS: set DOCKER_TLS_VERIFY and DOCKER_CERT_PATH" if tls else
+                                     "DOCKER_HOST, the docker context or --engine names it") from error
+    except BaseException:
+        engine.close()
+        raise
+
+
+def negotiate_version(offered: str, address: Address, is_podman: bool) -> str:
+    """The API version to use with an engine that offers up to `offered`. Raises EngineUnreachable: too old, or none.
+
+    >>> negotiate_version("1.41", Address("unix"), False), negotiate_version("1.99", Address("unix"), False)
+    ('1.41', '1.51')
+    """
+    major, _, minor = offered.partition(".")
+    if not (major.isdecimal() and minor.isdecimal()):
+        raise EngineUnreachable(f"what answers at {address} is not a container engine: it names no API version")
+    version = min((int(major), int(minor)), NEWEST_API)
+    if version < OLDEST_API and not is_podman:
+        raise EngineUnreachable(f"the engine at {address} is too old: it speaks API {offered}",
+                                hint="Docker 20.10 or newer is needed")
+    return f"{version[0]}.{version[1]}"
+
+
+# -- what its refusals mean
+
+
+def is_missing_gpu(error: EngineError) -> bool:
+    """Whether an engine refused because it has no GPU, no driver for one, or no such device.
+
+    >>> is_missing_gpu(EngineError("start", 500, 'could not select device driver "" with capabilities: [[gpu]]'))
+    True
+    """
+    said = error.message.lower()
+    return any(words in said for words in (
+        "could not select device driver", "failed to discover gpu vendor", "cdi spec not found",
+        "cdi device injection failed", "unresolvable cdi devices", "runtime name: nvidia", "runtime specified nvidia",
+        "nvidia-container-cli: initialization error", "nvidia-container-cli: detection error",
+        "nvidia-container-cli: device error", "nvml error", "nvidia-container-runtime-hook",
+    )) and "requirement error" not in said
+
+
+def is_missing_init(error: EngineError) -> bool:
+    """Whether an engine refused because it has no init program to put into a container.
+
+    >>> is_missing_init(EngineError("start", 400, 'exec: "docker-init": executable file not found in $PATH'))
+    True
+    """
+    said = error.message
+    named = any(name in said for name in ("catatonit", "docker-init", "init binary", "container-init"))
+    return named and any(words in said for words in ("not find", "not found", "no such file", "not exist"))
+
+
+def is_platform_mismatch(error: EngineError) -> bool:
+    """Whether an image exists, but not for the platform that was asked for.
+
+    >>> is_platform_mismatch(EngineError("create", 404, "image with reference x was found but does not match the "
+    ...                                                 "specified platform: wanted linux/arm64, actual: linux/amd64"))
+    True
+    """
+    said = error.message
+    return any(words in said for words in (
+        "does not match the specified platform", "no matching manifest for", "no match for platform in manifest",
+        "does not provide the specified platform", "cannot find a matching manifest", "no image found in manifest list",
+        "no image found in image index", "exec format error",
+    ))
+
+
+def pull_hint(error: EngineError, reference: Reference) -> str:
+    """What may help against a failed pull; empty when the engine's own words are all there is."""
+    said = error.message.lower()
+    host = "" if reference.registry == "docker.io" else f" {reference.registry}"
+    if is_platform_mismatch(error):
+        return "--platform names another one"
+    if any(words in said for words in ("unauthorized", "authentication required", "no basic auth", "401")):
+        return f"`docker login{host}` with an account that may pull it"
+    if any(words in said for words in ("connection refused", "no such host", "timeout", "dial tcp", "lookup ")):
+        return ("the engine cannot reach the registry; without a network carry the image in: `docker save IMAGE` "
+                "elsewhere, and give the tar in place of IMAGE")
+    if any(words in said for words in ("denied", "does not exist", "manifest unknown", "not found")):
+        return f"check the name and the tag; a private one needs `docker login{host}` first"
+    return ""
+
+
+# -- images by name, and the credentials for them
+
+
+class Reference(NamedTuple):
+    """An image's full name. The tag is empty when there is a digest and no tag."""
+
+    registry: str
+    repository: str
+    tag: str
+    digest: str
+
+    def familiar(self) -> str:
+        """The name without tag and digest, as docker shows it."""
+        if self.registry != "docker.io":
+            return f"{self.registry}/{self.repository}"
+        return self.repository[len("library/"):] if self.repository.startswith("library/") else self.repository
+
+
+def parse_reference(text: str) -> Reference:
+    """The parts of an image's name, docker's defaults filled in. Raises UsageError: it is no name.
+
+    >>> parse_reference("python:3.11-slim")
+    Reference(registry='docker.io', repository='library/python', tag='3.11-slim', digest='')
+    >>> parse_reference("host:5000/a/b:tag@sha256:" + "0" * 64)[:3]
+    ('host:5000', 'a/b', 'tag')
+    >>> parse_reference("r8.im/me/model").tag
+    'latest'
+    """
+    import re
+
+    name, _, digest = text.partition("@")
+    head, slash, rest = name.partition("/")
+    has_registry = bool(slash) and ("." in head or ":" in head or head == "localhost" or head != head.lower())
+    registry, path = (head, rest) if has_registry else ("docker.io", name)
+    repository, colon, tag = path.partition(":")
+    if registry == "index.docker.io":
+        registry = "docker.io"
+    if registry == "docker.io" and "/" not in repository:
+        repository = f"library/{repository}"
+    part = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+    if repository != repository.lower():
+        raise UsageError(f"{text!r} is not an image: its name must be lower case")
+    if not (re.fullmatch(rf"{part}(?:/{part})*", repository) and re.fullmatch(r"[A-Za-z0-9.\-\[\]:]+", registry)
+            and (re.fullmatch(r"\w[\w.\-]{0,127}", tag, re.ASCII) if colon else True)
+            and (re.fullmatch(r"[a-z0-9+._-]+:[0-9a-fA-F]{32,}", digest) if "@" in text else True)):
+        raise UsageError(f"{text!r} is not the name of an image", hint="for example: registry.example.com/name:tag")
+    return Reference(registry, repository, tag if colon or digest else "latest", digest)
+
+
+def loaded_names(line: str) -> list[str]:
+    """The images that a line of POST /images/load names.
+
+    >>> loaded_names("Loaded image: localhost/a:1,localhost/b:1\\n"), loaded_names("Loaded image ID: sha256:12\\n")
+    (['localhost/a:1', 'localhost/b:1'], ['sha256:12'])
+    """
+    for prefix in ("Loaded image: ", "Loaded image ID: ", "Loaded image(s): "):
+        if line.startswith(prefix):
+            return [name.strip() for name in line[len(prefix):].split(",") if name.strip()]
+    return []
+
+
+HUB_SERVER = "https://index.docker.io/v1/"
+Runner = Callable[[Sequence[str], bytes, Mapping[str, str]], Any]  # exit code, stdout, stderr
+
+
+def run_program(argv: Sequence[str], data: bytes, environ: Mapping[str, str]) -> tuple[int, bytes, bytes]:
+    """Exit code, stdout and stderr of a program in a session of its own. Raises OSError: missing, or too slow."""
+    import subprocess
+
+    with subprocess.Popen(list(argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          start_new_session=True, env=dict(environ)) as process:
+        try:
+            out, err = process.communicate(data, timeout=60)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            raise TimeoutError("it does not answer") from error
+        except BaseException:
+            process.kill()
+            raise
+        return process.returncode, out, err
+
+
+def registry_auth(reference: Reference, environ: Mapping[str, str], home: str, run: Runner = run_program) -> str:
+    """The X-Registry-Auth value for an image's registry; empty when nothing is known for it.
+
+    Looked up in $REGISTRY_AUTH_FILE, docker's configuration and Podman's, in this order.
+    Raises EngineError: a credential helper failed; UsageError: a file is not JSON.
+    """
+    import base64
+    import json
+
+    for path in credential_files(environ, home):
+        found = find_credentials(read_json_file(path), reference, environ, run)
+        if found:
+            server = HUB_SERVER if reference.registry == "docker.io" else reference.registry
+            return base64.urlsafe_b64encode(json.dumps({**found, "serveraddress": server}).encode()).decode()
+    return ""
+
+
+def credential_files(environ: Mapping[str, str], home: str) -> list[str]:
+    """The files that may hold credentials, the most explicit first."""
+    explicit, runtime = environ.get("REGISTRY_AUTH_FILE", ""), environ.get("XDG_RUNTIME_DIR", "")
+    config = environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    return [*([explicit] if explicit else []), os.path.join(docker_folder(environ, home), "config.json"),
+            *([os.path.join(runtime, "containers", "auth.json")] if runtime else []),
+            os.path.join(config, "containers", "auth.json")]
+
+
+def registry_keys(reference: Reference) -> list[str]:
+    """The keys under which credentials for an image may stand, the narrowest first.
+
+    >>> registry_keys(parse_reference("r.example.com/a/b"))
+    ['r.example.com/a/b', 'r.example.com/a', 'r.example.com']
+    """
+    parts = [reference.registry, *reference.repository.split("/")]
+    keys = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    return [*keys, "index.docker.io", "registry-1.docker.io"] if reference.registry == "docker.io" else keys
+
+
+def find_credentials(config: JSON, reference: Reference, environ: Mapping[str, str], run: Runner) -> JSON:
+    """What one configuration file knows for an image: username and password, or an identity token; or nothing."""
+    helpers = config.get("credHelpers") if isinstance(config.get("credHelpers"), dict) else {}
+    auths = config.get("auths") if isinstance(config.get("auths"), dict) else {}
+    server = HUB_SERVER if reference.registry == "docker.io" else reference.registry
+    helper = pick_key(helpers, reference) or config.get("credsStore")
+    if helper:
+        found = ask_credential_helper(str(helper), server, environ, run)
+        if found:
+            return found
+    entry = pick_key(auths, reference)
+    return decode_credentials(entry) if isinstance(entry, dict) else {}
+
+
+def pick_key(table: Any, reference: Reference) -> Any:
+    """The entry of a table whose keys name registries, with or without scheme and API path; None when there is none.
+
+    >>> pick_key({"https://index.docker.io/v1/": 1}, parse_reference("me/model"))
+    1
+    """
+    plain = {}
+    for key, value in table.items():
+        name = str(key).partition("://")[2] or str(key)
+        name = name.rstrip("/")
+        plain[name[:-3] if name.endswith(("/v1", "/v2")) else name] = value
+    return next((plain[key] for key in registry_keys(reference) if key in plain), None)
+
+
+def decode_credentials(entry: JSON) -> JSON:
+    """The credentials in one entry of `auths`; nothing when it holds none.
+
+    >>> decode_credentials({"auth": "bWU6c2VjOnJldA=="})
+    {'username': 'me', 'password': 'sec:ret'}
+    """
+    import base64
+
+    if entry.get("identitytoken"):
+        return {"identitytoken": str(entry["identitytoken"])}
+    try:
+        user, colon, password = base64.b64decode(str(entry.get("auth") or "")).decode().partition(":")
+    except ValueError:
+        user, colon, password = "", "", ""
+    if colon:
+        return {"username": user, "password": password.strip("\0")}
+    if entry.get("username") and entry.get("password"):
+        return {"username": str(entry["username"]), "password": str(entry["password"])}
+    return {"registrytoken": str(entry["registrytoken"])} if entry.get("registrytoken") else {}
+
+
+def ask_credential_helper(name: str, server: str, environ: Mapping[str, str], run: Runner) -> JSON:
+    """What `docker-credential-NAME get` knows for a server, or nothing. Raises EngineError: it failed otherwise."""
+    program = f"docker-credential-{name}"
+    hint = f"install or repair {program}, or take it out of docker's config.json"
+    try:
+        status, out, err = run([program, "get"], server.encode(), environ)
+    except OSError as error:
+        raise EngineError(program, 0, f"the credential helper cannot be run: {error.strerror or error}",
+                          hint=hint) from error
+    said = (out.strip() or err.strip()).decode("utf-8", "replace")
+    if status and any(words in said.lower() for words in ("credentials not found", "no credentials", "not found in")):
+        return {}
+    if status:
+        raise EngineError(program, 0, f"the credential helper failed: {said[:200] or f'exit code {status}'}", hint=hint)
+    try:
+        found = parse_answer(program, out)
+    except StreamError as error:
+        raise EngineError(program, 0, "the credential helper did not answer in JSON", hint=hint) from error
+    user, secret = str(found.get("Username") or ""), str(found.get("Secret") or "")
+    if not secret:
+        return {}
+    return {"identitytoken": secret} if user == "<token>" else {"username": user, "password": secret}
+
+
+# -- pulling
+
+
+class PullProgress:
+    """What the events of a pull (or a load) come to: one status line, and a line for each layer that is finished."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[str, tuple[int, int]] = {}  # layer: bytes that are here, bytes in all
+        self._layers: dict[str, bool] = {}  # layer: whether it is finished
+        self._began = 0.0
+
+    def feed(self, event: JSON, now: float) -> list[str]:
+        """Take one event at a time in seconds; return the lines to print."""
+        layer, status = str(event.get("id") or ""), str(event.get("status") or "")
+        detail = event.get("progressDetail") if isinstance(event.get("progressDetail"), dict) else {}
+        assert isinstance(detail, dict)
+        if not layer or status.startswith("Pulling from"):
+            return []
+        if status in ("Downloading", "Loading layer", "Copying blob"):
+            self._began = self._began or now
+            current, total = detail.get("current"), detail.get("total")
+            if isinstance(current, int):
+                self._bytes[layer] = (current, total if isinstance(total, int) and total > 0 else current)
+        if status in ("Download complete", "Pull complete") and layer in self._bytes:
+            self._bytes[layer] = (self._bytes[layer][1],) * 2
+        finished = status in ("Pull complete", "Already exists", "Download complete")
+        is_new = finished and not self._layers.get(layer)
+        self._layers[layer] = finished or self._layers.get(layer, False)
+        return [f"{layer}: {status.lower()}{self._size_of(layer)}"] if is_new and layer in self._bytes else []
+
+    def _size_of(self, layer: str) -> str:
+        return f", {render_size(self._bytes[layer][1])}"
+
+    def status(self, now: float) -> str:
+        """Bytes, speed and layers so far."""
+        here, total = (sum(pair[at] for pair in self._bytes.values()) for at in (0, 1))
+        seconds = now - self._began if self._began else 0.0
+        texts = [f"{render_size(here)} of {render_size(total)}"] if total else []
+        if total and seconds >= 0.5:
+            texts.append(f"{render_size(int(here / seconds))}/s")
+        if self._layers:
+            texts.append(f"{sum(self._layers.values())} of {len(self._layers)} layers")
+        return ", ".join(texts)
+
+
+def render_size(count: int) -> str:
+    """A number of bytes for people.
+
+    >>> render_size(999), render_size(1_500_000), render_size(12_345_678_901)
+    ('999 B', '1.5 MB', '12.3 GB')
+    """
+    size, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def pull_image(engine: Engine, image: str, console: Console, environ: Mapping[str, str], home: str,
+               *, platform: str = "") -> None:
+    """Pull an image with the user's credentials, showing how far it is. Raises EngineError; UsageError: no such name.
+
+    A credential helper that fails is a warning: the image may be public.
+    """
+    try:
+        auth = registry_auth(parse_reference(image), environ, home)
+    except EngineError as error:
+        console.warn(f"{error}; pulling without credentials")
+        auth = ""
+    progress = PullProgress()
+
+    def show(event: JSON) -> None:
+        now = time.monotonic()
+        lines = progress.feed(event, now)
+        if console.live:
+            console.status(progress.status(now))
+        else:
+            for line in lines:
+                console.info(line)
+
+    console.phase(f"Pulling {image}...")
+    engine.image_pull(image, platform=platform, auth=auth, on_event=show)
+    console.done()
 
 
 # == 12. Session ==============================================================
