@@ -25,6 +25,7 @@ A run reads top to bottom, and so does this file:
 """
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -3097,6 +3098,541 @@ def pull_image(engine: Engine, image: str, console: Console, environ: Mapping[st
 
 
 # == 16. Outputs ==============================================================
+# In: the runtime's final response, and the files that came beside it. Out: the result on stdout, files where they
+# were asked for. Where things go is settled before anything starts. A file has no name until it is whole. Names,
+# extensions and MIME types that a model sends never become more than a few letters of a file name.
+
+
+class OutputPlan(NamedTuple):
+    """Where a result goes."""
+
+    folder: str  # absolute; files are staged and appear here
+    prefix: str  # how the folder is shown: what the user typed of it, with its slash
+    stem: str  # names of files begin with this
+    extension: str  # of the file or files, from -o; empty: by the MIME type
+    name: str = ""  # file for text and JSON, below the folder; empty: stdout
+    special: str = ""  # a device or pipe that -o names: written to, never replaced
+    raw: bool = False  # -o -: the bytes of a file go to stdout
+    as_json: bool = False
+    live: bool = False  # a text that is shown as it grows
+    warning: str = ""
+
+
+def output_schema(document: Value, *, training: bool = False) -> JSON | None:
+    """The plain schema of a model's output, from the OpenAPI document of any runtime; None when it says nothing."""
+    schemas = find_schemas(document)
+    kind = ("Training", "Training") if training else ("Prediction", "")
+    response = schemas.get(f"{kind[0]}Response")
+    properties = response.get("properties") if isinstance(response, dict) else None
+    found = properties.get("output") if isinstance(properties, dict) else None
+    if found is None:
+        found = schemas.get(f"{kind[1]}Output")
+    return SchemaResolver(schemas).resolve(found) if isinstance(found, dict) else None
+
+
+def is_file_list(schema: JSON) -> bool:
+    """Whether the output is an array of files."""
+    return is_file(array_items(schema))
+
+
+def holds_files(schema: JSON) -> bool:
+    """Whether the schema has a file anywhere."""
+    children = [schema[key] for key in ("items", "additionalProperties") if key in schema]
+    children += [*schema.get("properties", {}).values(), *schema.get("anyOf", ())]
+    return is_file(schema) or any(holds_files(child) for child in children)
+
+
+def is_text_stream(schema: JSON | None) -> bool:
+    """Whether the output is text that comes in pieces."""
+    return schema is not None and schema.get("x-cog-array-display") == "concatenate"
+
+
+def split_extension(name: str) -> tuple[str, str]:
+    """Stem and extension of a file name; a number is no extension.
+
+    >>> split_extension("a.png"), split_extension("v1.5"), split_extension("output")
+    (('a', '.png'), ('v1.5', ''), ('output', ''))
+    """
+    stem, extension = os.path.splitext(name)
+    return (name, "") if extension in ("", ".") or extension[1:].isdigit() else (stem, extension)
+
+
+def plan_output(output_flag: str, *, as_json: bool, schema: JSON | None, cwd: str, home: str,
+                default: str = "output") -> OutputPlan:
+    """Where the result will go. `schema` is the plain output schema, None when it is not known yet.
+
+    Raises OutputError: no such folder, not writable; UsageError: several files for stdout.
+    """
+    flag = output_flag[1:] if output_flag.startswith("@") else output_flag
+    live = is_text_stream(schema) and not as_json and flag in ("", "-")
+    if flag in ("", "-"):
+        raw = flag == "-" and not as_json and (schema is None or is_file(schema))
+        if flag == "-" and not as_json and schema is not None and holds_files(schema) and not raw:
+            raise UsageError("the model returns several files, and -o - has room for one", hint="-o NAME, or --json")
+        if schema is not None and holds_files(schema) and not raw:
+            check_default_name(cwd, default)
+            check_folder(cwd, cwd)
+        return OutputPlan(cwd, "", default, "", raw=raw, as_json=as_json, live=live)
+    if flag == "~" or flag.startswith("~/"):
+        flag = home + flag[1:]
+    path = os.path.join(cwd, flag)
+    if os.path.isdir(path):
+        check_folder(path, flag)
+        return OutputPlan(path, os.path.join(flag, ""), default, "", default + ".json" * as_json, as_json=as_json)
+    if os.path.exists(path) and not os.path.isfile(path):
+        return plan_special(path, cwd, default, as_json=as_json)
+    folder, name = os.path.split(path)
+    check_folder(folder, os.path.dirname(flag) or ".")
+    stem, extension = split_extension(name)
+    odd = as_json and extension != ".json"
+    return OutputPlan(folder, flag[:len(flag) - len(name)], stem, "" if as_json else extension, name, as_json=as_json,
+                      warning=f"--output value does not have a .json suffix: {name}" if odd else "")
+
+
+def plan_special(path: str, folder: str, default: str, *, as_json: bool) -> OutputPlan:
+    """Where the result goes when -o names a device or a pipe. Raises OutputError."""
+    if not os.access(path, os.W_OK):
+        raise OutputError(f"Output path is not writable: {path}")
+    return OutputPlan(folder, "", default, "", path, special=path, as_json=as_json)
+
+
+def check_folder(folder: str, shown: str) -> None:
+    """Nothing, when files can be made in a folder. Raises OutputError."""
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
+        missing = not os.path.exists(folder)
+        raise OutputError(f"Output path is not writable: Output directory is not writable: {shown.rstrip('/') or '/'}",
+                          hint="the folder does not exist; make it first" if missing else "-o PATH names another place")
+
+
+def check_default_name(folder: str, default: str) -> None:
+    """Nothing, unless a folder stands where the result goes by default. Raises OutputError."""
+    if os.path.isdir(os.path.join(folder, default)):
+        raise OutputError(f'Default output name "{default}" conflicts with directory, provide --output',
+                          hint=f"-o {default}/ writes into it")
+
+
+# Files on their way.
+
+
+def write_fault(name: str, error: OSError) -> OutputError:
+    """The error for a file that cannot be written."""
+    said = error.strerror or str(error)
+    hint = "make room there, or -o PATH names another place" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return OutputError(f"cannot write {name}: {said[:1].lower()}{said[1:]}", hint=hint)
+
+
+class StagedFile:
+    """An output file that is being written: without a name where the system can do that, else under a hidden one.
+
+    It appears, whole, at `publish`; until then `abort`, or the end of the process, leaves nothing of an unnamed one.
+    `shown` is the name for errors, `part` the hidden name. All but `abort` raise OutputError.
+    """
+
+    def __init__(self, folder: str, part: str, shown: str, *, name: str = "", mime: str = "",
+                 length: int | None = None) -> None:
+        self.name, self.mime, self.size, self.whole = name, mime, 0, False
+        self.hidden = ""  # path of the hidden name, while there is one
+        self._part, self._shown, self._length = part, shown, length
+        try:
+            self._descriptor = self._open(folder)
+        except OSError as error:
+            raise write_fault(shown, error) from error
+
+    def _open(self, folder: str) -> int:
+        if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
+            try:
+                return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+                    raise
+        path = os.path.join(folder, self._part)
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        self.hidden = path
+        return descriptor
+
+    def write(self, data: bytes, /) -> int:
+        """Append bytes; their number."""
+        try:
+            write_all(self._descriptor, data)
+        except OSError as error:
+            raise write_fault(self._shown, error) from error
+        self.size += len(data)
+        return len(data)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Bytes from the current position on."""
+        return os.read(self._descriptor, self.size if size < 0 else size)
+
+    def seek(self, position: int, /) -> None:
+        """Go to a position, in bytes."""
+        os.lseek(self._descriptor, position, os.SEEK_SET)
+
+    def close(self) -> None:
+        """Say that everything was written. Raises StreamError: it is not what was announced."""
+        if self._length is not None and self._length != self.size:
+            self.abort()
+            raise StreamError(f"the model announced an output file of {self._length} bytes and sent {self.size}")
+        self.whole = True
+
+    def abort(self) -> None:
+        """Give the file up. What was published stays."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor, self.whole = -1, False
+        if self.hidden:
+            remove_quietly(self.hidden)
+            self.hidden = ""
+
+    def copy_to(self, write: Callable[[bytes], object]) -> None:
+        """Hand over the contents, piece by piece."""
+        self.seek(0)
+        while True:
+            data = self.read(1 << 18)
+            if not data:
+                return
+            write(data)
+
+    def publish(self, path: str, shown: str) -> None:
+        """Let the file appear under a path, in place of a file that is there."""
+        try:
+            if self.hidden or not self._link(path):
+                spare = os.path.join(os.path.dirname(path), self._part)
+                if self.hidden != spare and not self._link(spare):
+                    self._copy(spare)
+                os.replace(self.hidden, path)
+                self.hidden = ""
+        except OSError as error:
+            raise write_fault(shown, error) from error
+
+    def _link(self, goal: str) -> bool:
+        """Give the open file another name; False where that cannot be done."""
+        try:  # any src_dir_fd makes Python follow the link in /proc, and an absolute source ignores it
+            os.link(f"/proc/self/fd/{self._descriptor}", goal, src_dir_fd=self._descriptor, follow_symlinks=True)
+        except (OSError, NotImplementedError):
+            return False
+        if os.path.basename(goal) == self._part:
+            self._rehide(goal)
+        return True
+
+    def _copy(self, goal: str) -> None:
+        descriptor = os.open(goal, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+        self._rehide(goal)
+        try:
+            self.copy_to(lambda data: write_all(descriptor, data))
+        finally:
+            os.close(descriptor)
+
+    def _rehide(self, path: str) -> None:
+        if self.hidden:
+            remove_quietly(self.hidden)
+        self.hidden = path
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all bytes to a descriptor. Raises OSError."""
+    with memoryview(data) as view:
+        written = 0
+        while written < len(view):
+            written += os.write(descriptor, view[written:])
+
+
+def remove_quietly(path: str) -> None:
+    """Remove a file that may be gone already."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+# What a model sends becomes names and text.
+
+
+def safe_extension(mime: str, name: str) -> str:
+    """The extension for an output file, dot included: by its MIME type, else by the name that the model gave it.
+
+    >>> safe_extension("image/png", "x.dat"), safe_extension("application/octet-stream", "w.safetensors")
+    ('.png', '.safetensors')
+    >>> safe_extension("None", ""), safe_extension("x/unknown", "a.b/../c"), safe_extension("", "x.1")
+    ('.bin', '', '.bin')
+    """
+    import re
+
+    own = split_extension(os.path.basename(name))[1]
+    own = own if re.fullmatch(r"\.[A-Za-z0-9_]{1,16}", own) else ""
+    vague = mime.partition(";")[0].strip().lower() in ("", "none", "application/octet-stream")
+    found = own or ".bin" if vague else extension_of(mime) or own
+    return found if re.fullmatch(r"\.[A-Za-z0-9_]{1,16}", found) else ""
+
+
+def safe_part(text: str) -> str:
+    """A field's name, or an index, as part of a file name.
+
+    >>> safe_part("weights"), safe_part("../etc/passwd"), safe_part("")
+    ('weights', '_etc_passwd', '_')
+    """
+    import re
+
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", text)[:40] or "_"
+
+
+def decode_data_url(text: str) -> tuple[str, bytes] | None:
+    """MIME type and bytes of a data URL; None if it is none.
+
+    >>> decode_data_url("data:text/plain;base64,aGk="), decode_data_url("data:,a%20b"), decode_data_url("http://x")
+    (('text/plain', b'hi'), ('', b'a b'), None)
+    """
+    head, comma, rest = text.partition(",")
+    if not comma or head[:5].lower() != "data:":
+        return None
+    if head.lower().endswith(";base64"):
+        from binascii import Error, a2b_base64
+
+        try:
+            data = a2b_base64(rest.encode("ascii"))
+        except (Error, UnicodeError):
+            return None
+        whole = len(data) == len(rest) // 4 * 3 - rest[-2:].count("=")  # what is no base64 was skipped
+        return (head[5:-7], data) if whole else None
+    from urllib.parse import unquote_to_bytes
+
+    return head[5:], unquote_to_bytes(rest)
+
+
+def render_json(value: Value) -> bytes:
+    """JSON as it is shown: two spaces, the model's order, every character as it is.
+
+    >>> render_json({"b": "<é>", "a": 2**64}).decode()
+    '{\\n  "b": "<é>",\\n  "a": 18446744073709551616\\n}\\n'
+    """
+    import json
+
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+class LiveText:
+    """A text that is shown while the model writes it; one newline ends it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self.count, self._ended = console, 0, False
+
+    def feed(self, pieces: Sequence[Value]) -> None:
+        """Show the next pieces."""
+        self.count += len(pieces)
+        text = "".join(piece if isinstance(piece, str) else render_json(piece).decode() for piece in pieces)
+        if text:
+            self._console.result(text.encode("utf-8", "replace"))
+
+    def end(self) -> None:
+        """End the line, once."""
+        if not self._ended:
+            self._ended = True
+            self._console.result(b"\n")
+
+
+# The result.
+
+
+class OutputFile(NamedTuple):
+    """A file in the output, until it has its name."""
+
+    staged: StagedFile
+    way: tuple[str, ...]  # fields and indices that lead to it
+
+
+class OutputStore:
+    """Takes a model's files while it runs, and its response at the end. Use as a context manager.
+
+    `run` names the run; hidden names, where there must be any, are .cog-RUN-NUMBER.part.
+    """
+
+    def __init__(self, plan: OutputPlan, schema: JSON | None, console: Console, run: str) -> None:
+        self._plan, self._schema, self._console, self._run = plan, schema, console, run
+        self._staged: list[StagedFile] = []
+        self._uploads: dict[int, StagedFile] = {}
+        self._taken = {plan.name.lower()} if plan.name else set()
+        self._succeeded = True
+        self.written: list[str] = []
+        if plan.warning:
+            console.warn(plan.warning)
+
+    def __enter__(self) -> OutputStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up what was not published."""
+        while self._staged:
+            self._staged.pop().abort()
+
+    def temporary_paths(self) -> list[str]:
+        """Hidden files that stand on the disk now."""
+        return [staged.hidden for staged in self._staged if staged.hidden]
+
+    def _stage(self, name: str, mime: str, length: int | None = None) -> StagedFile:
+        plan, folder = self._plan, self._plan.folder
+        if plan.raw or plan.special or (os.path.isdir(folder) and not os.access(folder, os.W_OK)):
+            import tempfile
+
+            folder = tempfile.gettempdir()
+        shown = f"{plan.prefix}{plan.stem}{plan.extension or safe_extension(mime, name)}"
+        part = f".cog-{self._run}-{len(self._staged)}.part"
+        staged = StagedFile(folder, part, shown, name=name, mime=mime, length=length)
+        self._staged.append(staged)
+        return staged
+
+    def open_upload(self, number: int, name: str, content_type: str, length: int | None) -> StagedFile:
+        """The file for an upload, which `close` makes part of the result. Raises OutputError."""
+        self._uploads[number] = staged = self._stage(name, content_type, length)
+        return staged
+
+    def open_blob(self, mime: str) -> StagedFile:
+        """The file for a data URL in a response. Raises OutputError."""
+        return self._stage("", mime)
+
+    def finish(self, response: JSON, *, uploads_at: str = "", live: LiveText | None = None) -> list[str]:
+        """Print and save the result; the paths that were written.
+
+        `uploads_at` begins the URL of each upload, its number follows; `live` has shown the text so far.
+        Raises PredictionFailed, OutputError, and StreamError: a file of the output never came.
+        """
+        try:
+            return self._finish(response, uploads_at, live)
+        except RecursionError:
+            raise StreamError("the model's output is nested too deeply") from None
+
+    def _finish(self, response: JSON, uploads_at: str, live: LiveText | None) -> list[str]:
+        output, status, error = response.get("output"), response.get("status"), response.get("error")
+        self._succeeded = status == "succeeded"
+        if live is not None and isinstance(output, list):
+            live.feed(output[live.count:])
+        if live is not None and (live.count or (self._succeeded and output is not None)):
+            live.end()
+        if self._plan.as_json:
+            report = {"status": status, "output": self._save(self._collect(output, uploads_at)), "error": error}
+            metrics = response.get("metrics")
+            self._write(render_json(report if metrics is None else {**report, "metrics": metrics}))
+        elif self._succeeded and (live is None or (output is None and not live.count)):
+            self._write_output(output, uploads_at)
+        if not self._succeeded:
+            raise PredictionFailed(f'Prediction failed with status "{status}"' + (f": {error}" if error else ""))
+        return self.written
+
+    def _collect(self, value: Value, uploads_at: str) -> Value:
+        """The output with an OutputFile for every file in it."""
+        def collect(value: Value, schema: JSON, way: tuple[str, ...]) -> Value:
+            if isinstance(value, list):
+                return [collect(item, array_items(schema), (*way, str(number))) for number, item in enumerate(value)]
+            if isinstance(value, dict):
+                return {key: collect(item, property_of(schema, key), (*way, key)) for key, item in value.items()}
+            is_place = is_file(schema) or "string" not in allowed_kinds(schema)
+            staged = self._find_file(value, uploads_at, is_place)
+            if staged is not None:
+                return OutputFile(staged, way)
+            return blob_text(value) if isinstance(value, Blob) else value
+
+        return collect(value, self._schema or {}, ())
+
+    def _find_file(self, value: Value, uploads_at: str, is_place: bool) -> StagedFile | None:
+        """The file that a value stands for, if it does. `is_place`: the schema may have a file here."""
+        if isinstance(value, Blob) and is_place:
+            return value.file if isinstance(value.file, StagedFile) else self._stage_copy(blob_text(value))
+        if not isinstance(value, str):
+            return None
+        if uploads_at and value.startswith(uploads_at):
+            number = value[len(uploads_at):].lstrip("/").partition("/")[0]
+            staged = self._uploads.get(int(number)) if number.isdecimal() and len(number) < 10 else None
+            if self._succeeded and (staged is None or not staged.whole):
+                raise StreamError("the model named an output file that it did not send")
+            return staged if staged is not None and staged.whole else None
+        return self._stage_copy(value) if is_place else None
+
+    def _stage_copy(self, text: str) -> StagedFile | None:
+        decoded = decode_data_url(text)
+        if decoded is None:
+            return None
+        staged = self._stage("", decoded[0])
+        staged.write(decoded[1])
+        return staged
+
+    def _write_output(self, output: Value, uploads_at: str) -> None:
+        """Print or save the output of a prediction that succeeded."""
+        plan, schema = self._plan, self._schema
+        if output is None or (output == [] and schema is not None and is_file_list(schema)):
+            self._console.warn("No output generated")
+            return
+        value = self._collect(output, uploads_at)
+        files = value if isinstance(value, list) else [value]
+        if files and all(isinstance(file, OutputFile) for file in files):
+            if (plan.raw and isinstance(value, OutputFile)) or plan.special:
+                for file in files:
+                    self._pour(file.staged)
+            else:
+                self._taken.clear()
+                self._save(value, plan.extension)
+            return
+        value = self._save(value)
+        if is_text_stream(schema) and isinstance(value, list):
+            value = "".join(piece if isinstance(piece, str) else render_json(piece).decode() for piece in value)
+        kinds = allowed_kinds(schema or {})
+        if isinstance(value, str) and (is_text_stream(schema) or not kinds or "string" in kinds):
+            self._write(value.encode("utf-8", "replace") + b"\n" * (not plan.name))
+        else:
+            self._write(render_json(value))
+
+    def _save(self, value: Value, extension: str = "") -> Value:
+        """The output with its files published, and their paths in their places."""
+        if isinstance(value, OutputFile):
+            staged = value.staged
+            name = self._pick_name(value.way, extension or safe_extension(staged.mime, staged.name))
+            self._publish(staged, name)
+            return self._plan.prefix + name
+        if isinstance(value, list):
+            return [self._save(item, extension) for item in value]
+        if isinstance(value, dict):
+            return {key: self._save(item, extension) for key, item in value.items()}
+        return value
+
+    def _pick_name(self, way: tuple[str, ...], extension: str) -> str:
+        """A file name that no other file of this run has."""
+        stem = ".".join([self._plan.stem, *map(safe_part, way[:6])])
+        name, number = stem + extension, 1
+        while name.lower() in self._taken:
+            number += 1
+            name = f"{stem}-{number}{extension}"
+        self._taken.add(name.lower())
+        return name
+
+    def _publish(self, staged: StagedFile, name: str) -> None:
+        shown = self._plan.prefix + name
+        staged.publish(os.path.join(self._plan.folder, name), shown)
+        self.written.append(shown)
+        self._console.info(f"Written output to: {shown}")
+
+    def _write(self, data: bytes) -> None:
+        """Write text or JSON where it was asked for."""
+        if not self._plan.name:
+            self._console.result(data)
+            return
+        staged = self._stage("", "text/plain")
+        staged.write(data)
+        if self._plan.special:
+            self._pour(staged)
+        else:
+            self._publish(staged, self._plan.name)
+
+    def _pour(self, staged: StagedFile) -> None:
+        """Write a file to stdout, or to the device or pipe that -o names."""
+        special = self._plan.special
+        if not special:
+            staged.copy_to(self._console.result)
+            return
+        try:
+            with open(special, "wb", buffering=0) as goal:
+                staged.copy_to(lambda data: write_all(goal.fileno(), data))
+        except OSError as error:
+            raise write_fault(special, error) from error
 
 
 # == 17. Commands =============================================================
