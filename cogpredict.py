@@ -3391,7 +3391,7 @@ def decode_data_url(text: str) -> tuple[str, bytes] | None:
             data = a2b_base64(rest.encode("ascii"))
         except (Error, UnicodeError):
             return None
-        whole = len(data) == len(rest) // 4 * 3 - rest[-2:].count("=")  # what is no base64 was skipped
+        whole = len(data) * 4 == len(rest) * 3 - rest[-2:].count("=") * 4  # what is no base64 was skipped
         return (head[5:-7], data) if whole else None
     from urllib.parse import unquote_to_bytes
 
