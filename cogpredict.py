@@ -1466,6 +1466,391 @@ def render_plan(plan: Plan, engine: str, variables: Mapping[str, str], values: J
 
 # -- frames: attach streams, the helper's channels, HTTP heads, server-sent events
 
+# In: bytes as they come, cut anywhere. Out: values. Every parser has feed(data) and close(); close() tells a
+# stream that ended in the middle of something, and only what the parser cannot yet tell is kept.
+
+LINK_HEADER = 9  # bytes before a frame of the helper's stream: kind, channel, length of the payload
+LINK_HELLO, LINK_OPEN, LINK_DATA, LINK_EOF, LINK_RESET, LINK_CREDIT, LINK_EVENT, LINK_CONTROL = range(1, 9)
+LINK_MESSAGE_LIMIT = 16 << 20  # bytes of a frame that is no DATA, which alone is handed out in parts
+HEAD_LIMIT = 1 << 16  # bytes of an HTTP head, or of a line between chunks
+EVENT_LIMIT = 256 << 20  # bytes of one server-sent event
+
+
+class FrameParser:
+    """Attach streams: frames of an 8-byte header (stream, length) to (stream, payload), 1 stdout, 2 stderr.
+
+    Neighbours of one stream come joined, a big frame in parts.
+    Source: Docker Engine API 1.41, ContainerAttach, "Stream format".
+    """
+
+    def __init__(self) -> None:
+        self._header = bytearray()
+        self._stream, self._left = 0, 0
+
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+        """What these bytes complete. Raises StreamError: not such a stream, or the engine reports its failure.
+
+        >>> FrameParser().feed(bytes([1, 0, 0, 0, 0, 0, 0, 2]) + b"hi")
+        [(1, b'hi')]
+        """
+        view, at, found = memoryview(data), 0, []
+        while at < len(view):
+            if self._left:
+                part = view[at:at + self._left]
+                found.append((self._stream, part))
+                at += len(part)
+                self._left -= len(part)
+            else:
+                part = view[at:at + 8 - len(self._header)]
+                self._header += part
+                at += len(part)
+                if len(self._header) == 8:
+                    self._begin(bytes(self._header))
+                    self._header.clear()
+        return self._join(found)
+
+    def _begin(self, header: bytes) -> None:
+        self._stream, self._left = header[0], int.from_bytes(header[4:], "big")
+        if self._stream > 3 or header[1:4] != b"\0\0\0":
+            raise StreamError(f"the engine's stream holds no frame header: {header!r}")
+
+    @staticmethod
+    def _join(found: list[tuple[int, memoryview]]) -> list[tuple[int, bytes]]:
+        joined: list[tuple[int, bytes]] = []
+        first = 0
+        for last, (stream, _) in enumerate(found, 1):
+            if last == len(found) or found[last][0] != stream:
+                payload = b"".join([part for _, part in found[first:last]])
+                if stream == 3:
+                    raise StreamError(f"the engine broke the stream off: {payload[:1000].decode('utf-8', 'replace')}")
+                joined.append((stream, payload))
+                first = last
+        return joined
+
+    def close(self) -> None:
+        """The stream has ended. Raises StreamError: in the middle of a frame."""
+        if self._header or self._left:
+            raise StreamError("the engine's stream was cut in the middle of a frame")
+
+
+def link_frame(kind: int, channel: int, payload: bytes = b"") -> bytes:
+    """One frame of the helper's stream.
+
+    >>> link_frame(LINK_EOF, 258)
+    b'\\x04\\x00\\x00\\x01\\x02\\x00\\x00\\x00\\x00'
+    """
+    return bytes((kind,)) + channel.to_bytes(4, "big") + len(payload).to_bytes(4, "big") + payload
+
+
+class LinkParser:
+    """The helper's stream to (kind, channel, payload); the payload of DATA comes in parts, any other whole."""
+
+    def __init__(self, *, limit: int = LINK_MESSAGE_LIMIT) -> None:
+        self._limit = limit
+        self._header = bytearray()
+        self._kind, self._channel, self._left = 0, 0, 0
+        self._message = bytearray()
+
+    def feed(self, data: bytes) -> list[tuple[int, int, bytes]]:
+        """What these bytes complete. Raises StreamError: not such a stream."""
+        found: list[tuple[int, int, bytes]] = []
+        at = 0
+        while at < len(data):
+            if self._kind:
+                part = data[at:at + self._left]
+                at += len(part)
+                self._left -= len(part)
+                self._take(part, found)
+                continue
+            part = data[at:at + LINK_HEADER - len(self._header)]
+            at += len(part)
+            self._header += part
+            if len(self._header) == LINK_HEADER:
+                self._begin(bytes(self._header), found)
+                self._header.clear()
+        return found
+
+    def _begin(self, header: bytes, found: list[tuple[int, int, bytes]]) -> None:
+        self._kind = header[0]
+        self._channel, self._left = int.from_bytes(header[1:5], "big"), int.from_bytes(header[5:], "big")
+        if not LINK_HELLO <= self._kind <= LINK_CONTROL or (self._kind != LINK_DATA and self._left > self._limit):
+            raise StreamError(f"the helper's stream holds no frame header: {header!r}")
+        if not self._left:
+            self._take(b"", found)
+
+    def _take(self, part: bytes, found: list[tuple[int, int, bytes]]) -> None:
+        kind = self._kind
+        if not self._left:
+            self._kind = 0
+        if kind == LINK_DATA:
+            if part:
+                found.append((kind, self._channel, part))
+            return
+        self._message += part
+        if not self._left:
+            found.append((kind, self._channel, bytes(self._message)))
+            self._message.clear()
+
+    def close(self) -> None:
+        """The stream has ended. Raises StreamError: in the middle of a frame."""
+        if self._header or self._kind:
+            raise StreamError("the helper's stream was cut in the middle of a frame")
+
+
+class Head(NamedTuple):
+    """An HTTP message's start line, in its three parts, and headers by lower-case name (repeated ones joined)."""
+
+    start: tuple[str, str, str]
+    headers: dict[str, str]
+
+
+class Body(NamedTuple):
+    """Some of a message's body, freed of chunk marks."""
+
+    data: bytes
+
+
+class End(NamedTuple):
+    """A message is complete."""
+
+
+def parse_head(text: bytes) -> Head:
+    """The lines before a message's body as a Head. Raises StreamError: not HTTP/1.x.
+
+    >>> parse_head(b"GET / HTTP/1.1\\r\\nHost: model").headers
+    {'host': 'model'}
+    """
+    first, *lines = text.decode("iso-8859-1").replace("\r\n", "\n").split("\n")
+    start = first.split(" ", 2)
+    if len(start) == 2:
+        start.append("")
+    if len(start) != 3 or not (start[0].startswith("HTTP/1.") or start[2].startswith("HTTP/1.")):
+        raise StreamError(f"no HTTP message begins with {first[:80]!r}")
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or name != name.strip() or not name:
+            raise StreamError(f"no HTTP header: {line[:80]!r}")
+        name, value = name.lower(), value.strip()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return Head((start[0], start[1], start[2]), headers)
+
+
+def parse_length(text: str) -> int:
+    """A Content-Length in bytes. Raises StreamError: no number, or several that differ.
+
+    >>> parse_length("5, 5")
+    5
+    """
+    found = {part.strip() for part in text.split(",")}
+    length = found.pop()
+    if found or not (length.isascii() and length.isdigit()) or len(length) > 18:
+        raise StreamError(f"no Content-Length: {text[:80]!r}")
+    return int(length)
+
+
+class MessageParser:
+    """HTTP/1.x messages of one connection to Head, Body... and End, one message after another.
+
+    `_framing` says what comes next: "head", "length" (of a body), "size" (of a chunk), "chunk", "gap" (after a chunk),
+    "trailer", or "rest" (a body that only the connection's end ends).
+    """
+
+    def __init__(self, *, limit: int = HEAD_LIMIT) -> None:
+        self._limit = limit
+        self._framing, self._left = "head", 0
+        self._line = bytearray()
+
+    def _body(self, head: Head) -> str:
+        """How the body of a message with neither chunks nor a length is framed: "length" (of 0) or "rest"."""
+        raise NotImplementedError
+
+    def feed(self, data: bytes) -> list[Head | Body | End]:
+        """What these bytes complete. Raises StreamError: not HTTP/1.x, or a head that is too long."""
+        found: list[Head | Body | End] = []
+        while data:
+            if self._framing in ("length", "chunk", "rest"):
+                data = self._feed_body(data, found)
+            else:
+                data = self._feed_line(data, found)
+        return found
+
+    def _feed_body(self, data: bytes, found: list[Head | Body | End]) -> bytes:
+        if self._framing == "rest" or len(data) < self._left:
+            self._left -= len(data)
+            found.append(Body(data))
+            return b""
+        part, data = (data, b"") if len(data) == self._left else (data[:self._left], data[self._left:])
+        found.append(Body(part))
+        if self._framing == "length":
+            found.append(End())
+        self._framing = "head" if self._framing == "length" else "gap"
+        return data
+
+    def _feed_line(self, data: bytes, found: list[Head | Body | End]) -> bytes:
+        """Take up to the end of a head or a line of the chunked coding; what is left of the data."""
+        kept = len(self._line)
+        self._line += data
+        end = self._find_end(max(0, kept - 3))
+        if (end < 0 and len(self._line) > self._limit) or end > self._limit:
+            raise StreamError(f"an HTTP head of more than {self._limit} bytes")
+        if end < 0:
+            return b""
+        text, data = bytes(self._line[:end]), bytes(self._line[end:])
+        self._line.clear()
+        if self._framing == "head":
+            if text.strip():
+                self._begin(parse_head(text.rstrip(b"\r\n")), found)
+        else:
+            self._feed_chunk_line(text.strip(), found)
+        return data
+
+    def _find_end(self, start: int) -> int:
+        """The index behind a head, or behind a line of the chunked coding; -1 while it is not complete."""
+        if self._framing != "head" or self._line.startswith((b"\n", b"\r\n")):
+            return self._line.find(b"\n") + 1 or -1
+        ends = [self._line.find(mark, start) + len(mark) for mark in (b"\n\r\n", b"\n\n") if mark in self._line[start:]]
+        return min(ends, default=-1)
+
+    def _begin(self, head: Head, found: list[Head | Body | End]) -> None:
+        found.append(head)
+        if "chunked" in head.headers.get("transfer-encoding", "").lower():
+            self._framing = "size"
+        elif "content-length" in head.headers:
+            self._framing, self._left = "length", parse_length(head.headers["content-length"])
+        else:
+            self._framing, self._left = self._body(head), 0
+        if self._framing == "length" and not self._left:
+            self._framing = "head"
+            found.append(End())
+
+    def _feed_chunk_line(self, line: bytes, found: list[Head | Body | End]) -> None:
+        if self._framing == "gap":
+            if line:
+                raise StreamError("an HTTP chunk is longer than it says")
+            self._framing = "size"
+        elif self._framing == "size":
+            size = line.split(b";")[0].strip()
+            if not size or len(size) > 15 or size.strip(b"0123456789abcdefABCDEF"):
+                raise StreamError(f"no size of an HTTP chunk: {line[:80]!r}")
+            self._left = int(size, 16)
+            self._framing = "chunk" if self._left else "trailer"
+        elif not line:
+            self._framing = "head"
+            found.append(End())
+
+    def close(self) -> list[Head | Body | End]:
+        """The connection has ended: the End that this means, if any. Raises StreamError: in the middle of a message."""
+        if self._framing == "rest":
+            self._framing = "head"
+            return [End()]
+        if self._framing != "head" or self._line.strip():
+            raise StreamError("an HTTP message was cut short")
+        return []
+
+
+class RequestParser(MessageParser):
+    """Requests as a server sees them.
+
+    >>> RequestParser().feed(b"PUT /x HTTP/1.1\\r\\nContent-Length: 2\\r\\n\\r\\nhi")[1:]
+    [Body(data=b'hi'), End()]
+    """
+
+    def _body(self, head: Head) -> str:
+        return "length"
+
+
+class ReplyParser(MessageParser):
+    """Replies as a client sees them; `method` is the request's. Interim ones (1xx) are left out.
+
+    >>> ReplyParser("GET").feed(b"HTTP/1.1 204 No Content\\r\\n\\r\\n")[0].start[1]
+    '204'
+    """
+
+    def __init__(self, method: str, *, limit: int = HEAD_LIMIT) -> None:
+        super().__init__(limit=limit)
+        self._method = method
+
+    def _begin(self, head: Head, found: list[Head | Body | End]) -> None:
+        status = head.start[1]
+        if len(status) != 3 or not (status.isascii() and status.isdigit()):
+            raise StreamError(f"no HTTP status: {status[:80]!r}")
+        if self._method == "HEAD" or status in ("204", "304"):
+            found += [head, End()]
+        elif not status.startswith("1"):
+            super()._begin(head, found)
+
+    def _body(self, head: Head) -> str:
+        return "rest"
+
+
+class ServerEvent(NamedTuple):
+    """A server-sent event."""
+
+    name: str
+    data: str
+
+
+class EventParser:
+    """Server-sent events, cut anywhere, to ServerEvent values.
+
+    Source: HTML standard, 9.2.6 "Interpreting an event stream"; ids and retry times mean nothing here.
+    """
+
+    def __init__(self, *, limit: int = EVENT_LIMIT) -> None:
+        self._limit = limit
+        self._line = bytearray()
+        self._after_return = False  # the last byte was a CR: a LF that follows belongs to it
+        self._begun = False  # something was seen: a byte order mark would be data
+        self._name, self._size = "", 0
+        self._data: list[str] = []
+
+    def feed(self, data: bytes) -> list[ServerEvent]:
+        """The events that these bytes complete. Raises StreamError: one is too long.
+
+        >>> EventParser().feed(b"event: output\\ndata: a\\ndata: b\\n\\n")
+        [ServerEvent(name='output', data='a\\nb')]
+        """
+        if self._after_return and data[:1] == b"\n":
+            data = data[1:]
+            self._after_return = False
+        if not data:
+            return []
+        self._after_return = data.endswith(b"\r")
+        *lines, rest = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        found: list[ServerEvent] = []
+        for line in lines:
+            self._line += line
+            whole = bytes(self._line)
+            self._line.clear()
+            self._take(whole, found)
+        self._line += rest
+        if self._size + len(self._line) > self._limit:
+            raise StreamError(f"a server-sent event of more than {self._limit} bytes")
+        return found
+
+    def _take(self, line: bytes, found: list[ServerEvent]) -> None:
+        text = line.decode("utf-8", "replace")
+        if not self._begun and text.startswith("\ufeff"):
+            text = text[1:]
+        self._begun = True
+        field, _, value = text.partition(":")
+        value = value[1:] if value.startswith(" ") else value
+        if field == "data":
+            self._data.append(value)
+            self._size += len(value)
+        elif field == "event":
+            self._name = value
+        elif not text:
+            if self._data:
+                found.append(ServerEvent(self._name or "message", "\n".join(self._data)))
+            self._name, self._data, self._size = "", [], 0
+
+    def close(self) -> None:
+        """The stream has ended. Raises StreamError: in the middle of an event."""
+        if self._line or self._data:
+            raise StreamError("the model's event stream was cut in the middle of an event")
+
 
 # -- JSON: documents with data URLs in them, spilled to files as they come
 # A model's answer may hold gigabytes of files as base64 text. An unescaped `"data:` can only open a string, so no
@@ -3089,6 +3474,697 @@ def pull_image(engine: Engine, image: str, console: Console, environ: Mapping[st
 
 
 # == 13. Helper ===============================================================
+# In: frames on stdin, settings first. Out: frames on stdout, the same kinds as in Streams. Sent along as source and
+# started as `python -ISc SOURCE` beside the model, so it is for Python 3.7 and newer and names nothing from outside.
+# One thread: a select over the two pipes, the model's health, the lane's listener and one socket per channel.
+# Neither pipe can dead-lock the other: what comes in on a channel is bounded by the credit that we gave, and a socket
+# is read only while its channel has credit of the near end's and our own queue is short.
+# Settings: {"port": the model's, "lane": port to listen on or 0, "window": bytes of first credit, both ways,
+#            "poll": seconds between health checks, "spool": seconds after which a slow upload goes to a file,
+#            "leash": "container", "group:PGID", "spawned" or "" (what dies with us), "spawn": a program to start first}
+
+import typing as helper_typing  # noqa: E402  (the section's own)
+
+HelperAny = helper_typing.Any
+HelperJSON = helper_typing.Dict[str, HelperAny]
+
+
+def helper_kill(leash: str, spawned: HelperAny, seconds: float = 5.0) -> bool:
+    """Whether everything on the leash is dead, after killing it for at most so many seconds."""
+    import os
+    import signal
+    import time
+
+    deadline = time.monotonic() + seconds
+    group = int(leash[6:]) if leash.startswith("group:") else spawned.pid if spawned and leash == "spawned" else 0
+    if not group and (leash != "container" or not helper_is_guest()):
+        return True
+    while time.monotonic() < deadline:
+        try:
+            if not group:
+                helper_kill_container()
+            else:
+                os.killpg(group, signal.SIGKILL)
+                if spawned:
+                    spawned.poll()
+        except (ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def helper_is_guest() -> bool:
+    """Whether an engine put this process into a container: nobody in there is the parent of the first of its line."""
+    import os
+
+    pid, parent = os.getpid(), os.getppid()
+    while parent > 1:
+        pid, parent = parent, (helper_stat(parent) or ("", 1))[1]
+    return parent == 0 and pid != 1
+
+
+def helper_kill_container() -> None:
+    """Send a SIGKILL to every other process of this container.
+
+    An init at 1 ends by itself when the model does, and we with it. A model at 1 cannot be killed from inside: when all
+    others are dead it is asked to end.
+    """
+    import os
+    import signal
+
+    found = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    others = [pid for pid in found if pid not in (1, os.getpid()) and (helper_stat(pid) or "Z")[0] != "Z"]
+    for pid, number in [(pid, signal.SIGKILL) for pid in others] or [(1, signal.SIGTERM), (1, signal.SIGINT)]:
+        try:
+            os.kill(pid, number)
+        except OSError:
+            pass  # gone, or not ours
+
+
+def helper_stat(pid: int) -> tuple[str, int] | None:
+    """A process's state and parent, or None if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return fields[0].decode(), int(fields[1])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+class HelperHealth:
+    """The model's /health-check, asked again and again, one request at a time; `report` gets each change."""
+
+    LIMIT = 8 << 20  # bytes of a reply
+    PATIENCE = 60.0  # seconds; runtime 0.9 answers nothing while it predicts
+    LONG = 1 << 18  # bytes of a body from which its setup's log is cut down to the end
+
+    def __init__(self, port: int, pace: float, report: HelperAny) -> None:
+        self.port, self.pace, self.report = port, pace, report
+        self.sock: HelperAny = None
+        self.reply, self.sent = bytearray(), False
+        self.length: int | None = None  # bytes of the whole reply, as soon as its head says so
+        self.begun = self.asked = self.due = 0.0
+        self.known: tuple[str, int] | None = None
+        self.fixed: float | None = None  # the pace that the near end asked for
+        self.fresh = self.wanted = False  # the next reply, and the one that is being waited for, changed or not
+
+    def start(self, now: float) -> None:
+        """Ask, if it is time to."""
+        import errno
+        import socket
+
+        self.begun = self.begun or now
+        if self.sock is not None or now < self.due or self.pace <= 0:
+            if self.sock is not None and now - self.asked > self.PATIENCE:
+                self.finish(now, None)
+            return
+        self.sock, self.asked, self.sent = socket.socket(), now, False
+        self.wanted, self.fresh = self.wanted or self.fresh, False
+        self.reply.clear()
+        self.length = None
+        self.sock.setblocking(False)
+        if self.sock.connect_ex(("127.0.0.1", self.port)) not in (0, errno.EINPROGRESS):
+            self.finish(now, None)
+
+    def go_on(self, now: float) -> None:
+        """Send the request or read some of the reply."""
+        try:
+            if not self.sent:
+                host = b"Host: 127.0.0.1:%d\r\n" % self.port
+                self.sock.send(b"GET /health-check HTTP/1.1\r\n" + host + b"Connection: close\r\n\r\n")
+                self.sent = True
+                return
+            data = self.sock.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.finish(now, None)
+            return
+        self.reply += data
+        end = self.reply.find(b"\r\n\r\n") + 4 if self.length is None and len(self.reply) < 2 << 16 else 0
+        if end > 3:
+            length = helper_length(bytes(self.reply[:end]))
+            self.length = None if length is None else end + length
+        if not data or len(self.reply) >= (self.LIMIT if self.length is None else self.length):
+            head, gap, body = bytes(self.reply).partition(b"\r\n\r\n")
+            self.finish(now, (head, body) if gap else None)
+
+    def finish(self, now: float, answer: tuple[bytes, bytes] | None) -> None:
+        """Report what was learnt and set the time of the next question."""
+        import json
+
+        self.sock.close()
+        self.sock = None
+        event: HelperJSON = {"health": "", "code": 0}
+        if answer:
+            first = answer[0].split(b" ", 2)
+            event["code"] = int(first[1]) if len(first) > 1 and first[1].isdigit() else 0
+            try:
+                event["body"] = body = json.loads(answer[1].decode("utf-8", "replace"))
+                event["health"] = str(body.get("status", ""))
+                if len(answer[1]) > self.LONG:
+                    event["body"] = {"status": body.get("status"), "setup": self.shorten(body.get("setup"))}
+            except (ValueError, AttributeError, RecursionError):
+                event["body"] = {"text": answer[1][:2000].decode("utf-8", "replace")}
+        known = (event["health"], event["code"])
+        if (known != self.known and (event["code"] or self.known)) or (self.wanted and event["code"]):
+            self.known, self.wanted = known, False
+            self.report(event)
+        self.due = now + (0 if self.fresh else self.wait(now, event["health"]))
+
+    def wait(self, now: float, health: str) -> float:
+        """Seconds until the next question."""
+        if self.fixed is not None:
+            return self.fixed
+        if health in ("READY", "BUSY"):
+            return max(self.pace, 1.0)
+        return self.pace if now - self.begun < 10 else max(self.pace, 0.05)
+
+    def shorten(self, setup: HelperAny) -> HelperJSON:
+        """A long setup's report with only the end of its log."""
+        if not isinstance(setup, dict):
+            return {}
+        return {key: value[-(self.LONG // 8):] if isinstance(value, str) else value
+                for key, value in setup.items() if isinstance(value, (str, int, float, bool))}
+
+
+def helper_length(head: bytes) -> int | None:
+    """The Content-Length of an HTTP head, None if it has none."""
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"content-length" and value.strip().isdigit():
+            return int(value)
+    return None
+
+
+class HelperChannel:
+    """One connection: a socket at this end, a number in the stream.
+
+    A connection to the lane is `held`: no byte of the answer reaches its client before the request's declared body has
+    been taken in, from which on it may wait in a spool file for the near end's credit.
+    """
+
+    HEAD = 1 << 16  # bytes of a head that is looked into
+    PIECE = 1 << 16  # bytes that are read at once
+
+    def __init__(self, number: int, sock: HelperAny, window: int, lane: bool, now: float) -> None:
+        import socket
+
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.number, self.held, self.since = number, lane, now
+        self.sock: HelperAny = sock
+        self.credit, self.owed, self.window = window, 0, window
+        self.out = bytearray()  # from the near end, for the socket
+        self.head = bytearray()  # of the request, so far
+        self.left: int | None = None  # bytes of its body that are still to come
+        self.spool: HelperAny = None
+        self.spool_start, self.spool_end, self.rest = 0, 0, b""
+        self.can_spool, self.full = True, False
+        self.near_ended = self.sock_ended = self.eof_sent = self.shut = False
+        self.connecting = not lane
+
+    def watch(self, data: bytes) -> bytes:
+        """Follow the request so far that its end is noticed; what to send to its client at once."""
+        answer = b""
+        if self.left is None:
+            self.head += data
+            head, gap, body = bytes(self.head).partition(b"\r\n\r\n")
+            if gap:
+                self.left = (helper_length(head) or 0) - len(body)
+                if b"\r\nexpect:" in head.lower() and self.left > 0:
+                    answer = b"HTTP/1.1 100 Continue\r\n\r\n"
+            elif len(self.head) > self.HEAD:
+                self.left = 0
+        else:
+            self.left -= len(data)
+        if self.left is not None and self.left <= 0:
+            self.held = False
+        return answer
+
+    def waiting(self) -> bool:
+        """Whether bytes from the socket still wait here."""
+        return bool(self.rest) or self.spool_start < self.spool_end
+
+    def store(self, data: bytes) -> None:
+        """Append to the spool file; what does not fit is kept until the rest has gone."""
+        import tempfile
+
+        try:
+            if self.spool is None:
+                self.spool = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+            self.spool.seek(self.spool_end)
+            while data:
+                count = self.spool.write(data)
+                self.spool_end += count
+                data = data[count:]
+        except OSError:
+            self.can_spool = self.spool is not None
+            self.rest, self.full = data, True
+
+    def fetch(self) -> bytes:
+        """The next bytes for the stream that wait here, within the credit."""
+        limit = min(self.credit, self.PIECE)
+        if self.spool_start < self.spool_end:
+            self.spool.seek(self.spool_start)
+            data: bytes = self.spool.read(min(limit, self.spool_end - self.spool_start))
+            self.spool_start += len(data)
+            if self.spool_start == self.spool_end:
+                self.spool_start = self.spool_end = 0
+                self.spool.truncate(0)
+            return data
+        data, self.rest = self.rest[:limit], self.rest[limit:]
+        self.full = bool(self.rest)
+        return data
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self.sock is not None:
+            self.sock.close()
+        if self.spool is not None:
+            self.spool.close()
+
+
+class HelperStream:
+    """The two pipes to the near end: frames in and out. `alive` until one of them ends."""
+
+    HELLO, OPEN, DATA, EOF, RESET, CREDIT, EVENT, CONTROL = range(1, 9)
+    HEADER = 9  # bytes before a frame's payload: kind, channel, length
+    FULL = 1 << 19  # bytes on their way out from which on no socket is read
+    READ = 1 << 18  # bytes that are read or written at once
+
+    def __init__(self, stdin: int, stdout: int) -> None:
+        self.stdin, self.stdout, self.alive = stdin, stdout, True
+        self.queue, self.inbox = bytearray(), bytearray()
+        self.partial: tuple[int, int] = (0, 0)  # channel and bytes of a DATA frame that are still coming in
+
+    def send(self, kind: int, channel: int, payload: bytes = b"") -> None:
+        """Queue one frame."""
+        self.queue += b"%c%b%b" % (kind, channel.to_bytes(4, "big"), len(payload).to_bytes(4, "big"))
+        self.queue += payload
+
+    def tell(self, event: HelperJSON, kind: int = EVENT) -> None:
+        """Queue an event."""
+        import json
+
+        self.send(kind, 0, json.dumps(event).encode())
+
+    def read(self) -> list[tuple[int, int, memoryview]]:
+        """The frames that came: kind, channel, payload, that of DATA perhaps in parts."""
+        import os
+
+        try:
+            data = os.read(self.stdin, self.READ)
+        except BlockingIOError:
+            return []
+        except OSError:
+            data = b""
+        if not data:
+            self.alive = False
+        return self.parse(memoryview(bytes(self.inbox) + data if self.inbox else data))
+
+    def parse(self, view: memoryview) -> list[tuple[int, int, memoryview]]:
+        """The frames in these bytes; what is left of them is kept for the next time."""
+        at, found = 0, []
+        self.inbox = bytearray()
+        while at < len(view):
+            channel, left = self.partial
+            if left:
+                part = view[at:at + left]
+                at += len(part)
+                self.partial = (channel, left - len(part))
+                found.append((self.DATA, channel, part))
+                continue
+            kind, start = view[at], at + self.HEADER
+            channel, length = (int.from_bytes(view[at + skip:at + skip + 4], "big") for skip in (1, 5))
+            if len(view) < start or (kind != self.DATA and len(view) < start + length):
+                self.inbox += view[at:]
+                break
+            at = start
+            if kind == self.DATA:
+                self.partial = (channel, length)
+            else:
+                found.append((kind, channel, view[at:at + length]))
+                at += length
+        return found
+
+    def write(self) -> None:
+        """Write some of the queue."""
+        import os
+
+        try:
+            with memoryview(self.queue) as view:
+                count = os.write(self.stdout, view[:self.READ])
+            del self.queue[:count]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.alive = False
+
+
+class HelperChannels:
+    """All connections, and the moves of their bytes between sockets and stream."""
+
+    MOST = 64  # connections at one time; more to the lane wait to be accepted
+
+    def __init__(self, stream: HelperStream, settings: HelperJSON) -> None:
+        self.stream, self.port = stream, settings.get("port", 0)
+        self.window, self.patience = settings.get("window", 1 << 20), settings.get("spool", 5.0)
+        self.known: dict[int, HelperChannel] = {}
+        self.next_number = 2  # the near end's are odd
+
+    def take(self, kind: int, number: int, payload: memoryview, now: float) -> None:
+        """Act on a frame for a channel. One for a channel that is no more means nothing."""
+        channel = self.known.get(number)
+        if kind == self.stream.OPEN:
+            self.open(number, now)
+        elif channel is None:
+            pass
+        elif kind == self.stream.DATA:
+            if not channel.out and not channel.held and not channel.connecting:
+                payload = payload[self.write(channel, payload):]
+            channel.out += payload
+        elif kind == self.stream.CREDIT:
+            channel.credit += int.from_bytes(payload, "big")
+        elif kind == self.stream.EOF:
+            channel.near_ended = True
+        elif kind == self.stream.RESET:
+            self.drop(channel)
+
+    def open(self, number: int, now: float) -> None:
+        """Connect to the model for a channel of the near end's."""
+        import errno
+        import os
+        import socket
+
+        channel = self.known[number] = HelperChannel(number, socket.socket(), self.window, False, now)
+        code = channel.sock.connect_ex(("127.0.0.1", self.port))
+        if code not in (0, errno.EINPROGRESS):
+            self.drop(channel, os.strerror(code))
+
+    def accept(self, listener: HelperAny, now: float) -> None:
+        """Make a connection to the lane a channel."""
+        try:
+            sock, _ = listener.accept()
+        except OSError:
+            return
+        self.known[self.next_number] = HelperChannel(self.next_number, sock, self.window, True, now)
+        self.stream.send(self.stream.OPEN, self.next_number)
+        self.next_number += 2
+
+    def drop(self, channel: HelperChannel, reason: str | None = None) -> None:
+        """Forget a channel, telling the near end if there is a reason."""
+        self.known.pop(channel.number, None)
+        channel.close()
+        channel.sock = None
+        if reason is not None:
+            self.stream.send(self.stream.RESET, channel.number, reason.encode("utf-8", "replace"))
+
+    def is_blocked(self, channel: HelperChannel) -> bool:
+        """Whether nothing can be sent on this channel now."""
+        return channel.credit <= 0 or len(self.stream.queue) >= self.stream.FULL
+
+    def wants_bytes(self, channel: HelperChannel, now: float) -> bool:
+        """Whether the channel's socket is to be read: for the stream, or for the spool file."""
+        if channel.sock is None or channel.sock_ended or channel.connecting or channel.full:
+            return False
+        if not self.is_blocked(channel):
+            return True
+        return channel.held and channel.can_spool and now - channel.since >= self.patience
+
+    def read(self, channel: HelperChannel, now: float) -> None:
+        """Take bytes from a channel's socket, if they are still wanted."""
+        if not self.wants_bytes(channel, now):
+            return
+        spooling = channel.waiting() or self.is_blocked(channel)
+        try:
+            data = channel.sock.recv(channel.PIECE if spooling else min(channel.PIECE, channel.credit))
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.drop(channel, str(error))
+            return
+        if not data:
+            channel.sock_ended, channel.held = True, False
+        elif channel.held:
+            self.write(channel, channel.watch(data))
+        if data and spooling:
+            channel.store(data)
+        elif data:
+            channel.credit -= len(data)
+            self.stream.send(self.stream.DATA, channel.number, data)
+
+    def write(self, channel: HelperChannel, data: bytes | memoryview) -> int:
+        """Write bytes to a channel's socket, giving the credit for them back; how many it took."""
+        import os
+        import socket
+
+        if channel.connecting:
+            code = channel.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                self.drop(channel, os.strerror(code))
+                return 0
+            channel.connecting = False
+        try:
+            count: int = channel.sock.send(data) if data else 0
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self.drop(channel, str(error))
+            return 0
+        channel.owed += count
+        if channel.owed >= channel.window // 4:
+            self.stream.send(self.stream.CREDIT, channel.number, channel.owed.to_bytes(4, "big"))
+            channel.owed = 0
+        return count
+
+    def go_on(self, channel: HelperChannel) -> None:
+        """Move what can be moved without waiting, and end what has ended."""
+        import socket
+
+        while channel.waiting() and not self.is_blocked(channel):
+            data = channel.fetch()
+            channel.credit -= len(data)
+            self.stream.send(self.stream.DATA, channel.number, data)
+        if channel.near_ended and not channel.out and not channel.shut and not channel.held and not channel.connecting:
+            channel.shut = True
+            try:
+                channel.sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass
+            if channel.number % 2 == 0:  # an answer of the lane's was written in full
+                channel.sock_ended = True
+        if channel.sock_ended and not channel.eof_sent and not channel.waiting():
+            channel.eof_sent = True
+            self.stream.send(self.stream.EOF, channel.number)
+        if channel.eof_sent and channel.shut:
+            self.drop(channel)
+
+    def watched(self, now: float) -> tuple[dict[HelperAny, HelperAny], dict[HelperAny, HelperAny]]:
+        """The sockets to wait for, to read from and to write to, with their channels."""
+        reading = {c.sock: c for c in self.known.values() if self.wants_bytes(c, now)}
+        writing = {c.sock: c for c in self.known.values() if c.connecting or (c.out and not c.held)}
+        return reading, writing
+
+    def flush(self, channel: HelperChannel) -> None:
+        """Write what waits for a channel's socket."""
+        with memoryview(channel.out) as view:
+            count = self.write(channel, view[:channel.PIECE * 4])
+        del channel.out[:count]
+
+
+class Helper:
+    """The far end: `run` returns when the near end is gone."""
+
+    IDLE = 0.25  # seconds without anything to wait for
+
+    def __init__(self, stdin: int, stdout: int) -> None:
+        self.stream = HelperStream(stdin, stdout)
+        self.channels = HelperChannels(self.stream, {})
+        self.settings: HelperJSON = {}
+        self.health: HelperHealth | None = None
+        self.listener: HelperAny = None
+        self.spawned: HelperAny = None
+        self.marks: list[tuple[float, str, set[int], list[int]]] = []
+
+    def control(self, payload: memoryview, now: float) -> None:
+        """Obey a command; the first one holds the settings."""
+        import json
+
+        command = json.loads(bytes(payload).decode())
+        if not self.settings:
+            self.begin(command)
+        elif "poll" in command and self.health:
+            self.health.fixed, self.health.due = command["poll"], 0.0
+        if command.get("fresh") and self.health:
+            self.health.fresh, self.health.due = True, 0.0
+        if "mark" in command:
+            self.marks.append((now + 2, command["mark"], {1, 2}, []))
+        if "digest" in command:
+            self.stream.tell(self.digest(command["digest"]))
+        if command.get("kill"):
+            self.stream.alive = False
+
+    def begin(self, settings: HelperJSON) -> None:
+        """Start as the settings say, and say hello."""
+        import os
+        import socket
+        import sys
+
+        self.settings = settings
+        self.channels = HelperChannels(self.stream, settings)
+        hello = {"lane": settings.get("lane", 0), "pid": os.getpid(), "uid": os.getuid(),
+                 "python": ".".join(map(str, sys.version_info[:3]))}
+        if hello["lane"]:
+            try:
+                self.listener = socket.socket()
+                self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                self.listener.bind(("127.0.0.1", hello["lane"]))
+                self.listener.listen(128)
+                self.listener.setblocking(False)
+            except OSError as error:
+                self.listener.close()
+                self.listener = None
+                hello.update(lane=0, error=str(error))
+        if settings.get("spawn"):
+            self.spawn(settings["spawn"], hello)
+        self.stream.tell(hello, self.stream.HELLO)
+        if settings.get("port"):
+            self.health = HelperHealth(settings["port"], settings.get("poll", 0.003), self.stream.tell)
+
+    def spawn(self, program: HelperJSON, hello: HelperJSON) -> None:
+        """Start {"argv", "cwd", "env"} as the leader of a group of its own; what it prints goes to our stderr."""
+        import subprocess
+
+        try:
+            self.spawned = subprocess.Popen(
+                program["argv"], cwd=program.get("cwd"), env=program.get("env"), stdin=subprocess.DEVNULL, stdout=2,
+                stderr=2, start_new_session=True)
+            hello["spawned"] = self.spawned.pid
+        except OSError as error:
+            hello.update(spawned=0, error=str(error))
+
+    def digest(self, path: str) -> HelperJSON:
+        """What a file holds, as a SHA-256."""
+        import hashlib
+
+        found = hashlib.sha256()
+        try:
+            with open(path, "rb") as file:
+                for part in iter(lambda: file.read(1 << 16), b""):
+                    found.update(part)
+        except (OSError, ValueError) as error:
+            return {"digest": path, "error": str(error)}
+        return {"digest": path, "sha256": found.hexdigest()}
+
+    def write_marks(self, now: float) -> None:
+        """Print marks among what the container's first process prints; tell which streams took them."""
+        import os
+
+        waiting, self.marks = self.marks, []
+        for deadline, text, left, done in waiting:
+            for number in sorted(left):
+                try:
+                    stream = os.open(f"/proc/1/fd/{number}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+                    try:
+                        os.write(stream, text.encode() + b"\n")
+                    finally:
+                        os.close(stream)
+                    done.append(number)
+                    left.discard(number)
+                except BlockingIOError:
+                    pass  # full just now
+                except OSError:
+                    left.discard(number)
+            if left and now < deadline:
+                self.marks.append((deadline, text, left, done))
+            else:
+                self.stream.tell({"mark": text, "fds": done})
+
+    def turn(self) -> None:
+        """Wait for something and act on it."""
+        import select
+        import time
+
+        now, stream = time.monotonic(), self.stream
+        reading, writing = self.channels.watched(now)
+        reading[stream.stdin] = None
+        if stream.queue:
+            writing[stream.stdout] = None
+        if self.health:
+            self.health.start(now)
+            if self.health.sock is not None:
+                (reading if self.health.sent else writing)[self.health.sock] = self.health
+        if self.listener is not None and len(self.channels.known) < self.channels.MOST:
+            reading[self.listener] = None
+        readable, writable, _ = select.select(list(reading), list(writing), [], self.timeout(now))
+        now = time.monotonic()
+        if self.listener in readable:
+            self.channels.accept(self.listener, now)
+        for what in [reading[source] for source in readable] + [writing[source] for source in writable]:
+            if isinstance(what, HelperHealth):
+                what.go_on(now)
+        for source in writable:
+            if isinstance(writing[source], HelperChannel):
+                self.channels.flush(writing[source])
+        for source in readable:
+            if isinstance(reading[source], HelperChannel):
+                self.channels.read(reading[source], now)
+        if stream.stdin in readable:
+            self.take(now)
+        self.finish(now)
+
+    def take(self, now: float) -> None:
+        """Act on what the near end sent."""
+        for kind, number, payload in self.stream.read():
+            if kind == self.stream.CONTROL:
+                self.control(payload, now)
+            else:
+                self.channels.take(kind, number, payload, now)
+
+    def finish(self, now: float) -> None:
+        """Do what needs no waiting."""
+        for channel in list(self.channels.known.values()):
+            self.channels.go_on(channel)
+        if self.spawned and self.spawned.returncode is None and self.spawned.poll() is not None:
+            self.stream.tell({"exited": self.spawned.returncode})
+        if self.marks:
+            self.write_marks(now)
+        if self.stream.queue:
+            self.stream.write()
+
+    def timeout(self, now: float) -> float:
+        """Seconds that nothing needs to be looked at."""
+        wait = 0.01 if self.marks else self.IDLE
+        if self.health and self.health.pace > 0 and self.health.sock is None:
+            wait = min(wait, max(0.0, self.health.due - now))
+        return wait
+
+    def run(self) -> None:
+        """Serve until the near end is gone, then kill what is on the leash."""
+        import os
+
+        for stream in (self.stream.stdin, self.stream.stdout):
+            os.set_blocking(stream, False)
+        try:
+            while self.stream.alive:
+                self.turn()
+        finally:
+            helper_kill(self.settings.get("leash", ""), self.spawned)
+
+
+def helper_main(stdin: int = 0, stdout: int = 1) -> None:
+    """Run the helper on two descriptors. Signals that would end it do so by way of the leash."""
+    import signal
+
+    helper = Helper(stdin, stdout)
+
+    def end(*_: object) -> None:
+        helper.stream.alive = False
+
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, end)
+    helper.run()
 
 
 # == 14. Hosts ================================================================
