@@ -4168,6 +4168,832 @@ def helper_main(stdin: int = 0, stdout: int = 1) -> None:
 
 
 # == 14. Hosts ================================================================
+# The stream's near end: Loop waits for everything there is to wait for, Link speaks with the helper, Lane is the small
+# HTTP server that the model's file inputs, uploads and webhooks reach through it. One thread, no locks: a callback
+# never runs the loop, and an interruption is raised only where nothing is half done.
+
+PIECE = 1 << 16  # bytes of a file that are read, and of a DATA frame that are sent, at once
+READ_SIZE = 1 << 18  # bytes that are taken from a stream at once
+LINK_WINDOW = 1 << 20  # bytes that either end may send on a channel before the other has used them
+LINK_QUEUE = 1 << 18  # bytes on their way to the helper from which on no channel adds any
+TROUBLE_LIMIT = 1 << 13  # bytes of what the helper says on its stderr that are kept
+
+
+class Stream(Protocol):
+    """A stream that a Loop can wait for, such as an engine's Transport. Nothing in it blocks."""
+
+    def fileno(self) -> int:
+        """The descriptor to wait for. One that is written elsewhere also has `write_fileno`."""
+
+    def pending(self) -> bool:
+        """Whether bytes are here that waiting cannot see."""
+
+    def recv(self, limit: int, /) -> bytes:
+        """At most so many bytes, none at the end. Raises BlockingIOError: nothing is here."""
+
+    def send(self, data: memoryview, /) -> int:
+        """How many bytes were taken. Raises BlockingIOError: none."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class PipeStream:
+    """A child's stdout and stdin as one Stream; the second may be -1. Owns both descriptors."""
+
+    def __init__(self, reading: int, writing: int = -1) -> None:
+        self._reading, self._writing = reading, writing
+        os.set_blocking(reading, False)
+        if writing >= 0:
+            os.set_blocking(writing, False)
+
+    def fileno(self) -> int:
+        """The descriptor that is read."""
+        return self._reading
+
+    def write_fileno(self) -> int:
+        """The descriptor that is written."""
+        return self._writing
+
+    def pending(self) -> bool:
+        """Never: a pipe hides nothing."""
+        return False
+
+    def recv(self, limit: int, /) -> bytes:
+        """At most so many bytes, none at the end. Raises BlockingIOError: nothing is here."""
+        return os.read(self._reading, limit)
+
+    def send(self, data: memoryview, /) -> int:
+        """How many bytes were taken. Raises BlockingIOError: none."""
+        return os.write(self._writing, data)
+
+    def close(self) -> None:
+        """Close both."""
+        for descriptor in {self._reading, self._writing} - {-1}:
+            os.close(descriptor)
+        self._reading = self._writing = -1
+
+
+class Source:
+    """A Stream in a Loop, with what waits to be written to it. `queued` is how many bytes that is."""
+
+    def __init__(self, stream: Stream, on_data: Callable[[bytes], None], on_end: Callable[[], None],
+                 on_room: Callable[[], None] | None) -> None:
+        from collections import deque
+
+        self.stream, self.on_data, self.on_end, self.on_room = stream, on_data, on_end, on_room
+        self.queue: deque[memoryview] = deque()
+        self.queued = 0
+        self.open = True
+
+    def send(self, data: bytes) -> None:
+        """Queue bytes; the loop writes them."""
+        if self.open and data:
+            self.queue.append(memoryview(data))
+            self.queued += len(data)
+
+    def write(self) -> None:
+        """Write what the stream takes. Raises OSError, StreamError: it is broken."""
+        while self.queue:
+            try:
+                count = self.stream.send(self.queue[0])
+            except BlockingIOError:
+                return
+            self.queued -= count
+            if count < len(self.queue[0]):
+                self.queue[0] = self.queue[0][count:]
+                return
+            self.queue.popleft()
+
+    def write_fileno(self) -> int:
+        """The descriptor to wait for before writing."""
+        return int(getattr(self.stream, "write_fileno", self.stream.fileno)())
+
+
+class Loop:
+    """Waits for any number of streams and calls back, in one thread.
+
+    A callback may add and remove sources. A CogError that it raises comes out of `run` when everything that was ready
+    has been dealt with. So does what a signal handler gives to `interrupt`, and at once while `run` merely waits: after
+    either, the loop goes on as if nothing had happened when `run` is called again.
+    """
+
+    def __init__(self) -> None:
+        self._sources: list[Source] = []
+        self._error: CogError | None = None
+        self._busy = False
+
+    def add(self, stream: Stream, on_data: Callable[[bytes], None], on_end: Callable[[], None],
+            on_room: Callable[[], None] | None = None) -> Source:
+        """Wait for this too. `on_end` is called once, when it ends or breaks; `on_room` when its queue is short."""
+        source = Source(stream, on_data, on_end, on_room)
+        self._sources.append(source)
+        return source
+
+    def remove(self, source: Source) -> None:
+        """Wait for it no more and close it."""
+        if source.open:
+            source.open = False
+            self._sources.remove(source)
+            source.queue.clear()
+            source.queued = 0
+            source.stream.close()
+
+    def close(self) -> None:
+        """Close every stream."""
+        for source in list(self._sources):
+            self.remove(source)
+
+    def interrupt(self, error: CogError) -> None:
+        """Have `run` raise this where nothing is half done; outside of it, or while it waits, raise it at once."""
+        self._error = self._error or error
+        if not self._busy:
+            self._raise()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def run(self, until: Callable[[], bool], deadline: float | None = None) -> bool:
+        """True as soon as the condition holds; False at the deadline (monotonic) or with nothing to wait for."""
+        if self._busy:
+            raise RuntimeError("a callback runs the loop that called it")
+        late = False
+        while not until():
+            if late or not self._sources:
+                return False
+            wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+            late = wait == 0
+            ready = self._wait(wait)
+            self._busy = True
+            try:
+                for source, readable, writable in ready:
+                    self._serve(source, readable, writable)
+            finally:
+                self._busy = False
+            self._raise()
+        return True
+
+    def _wait(self, seconds: float | None) -> list[tuple[Source, bool, bool]]:
+        """The sources that can go on: which, whether it can be read, whether it can be written."""
+        import select
+
+        poll = select.poll()
+        events: dict[int, int] = {}
+        for source in self._sources:
+            events[source.stream.fileno()] = events.get(source.stream.fileno(), 0) | select.POLLIN
+            if source.queue:
+                events[source.write_fileno()] = events.get(source.write_fileno(), 0) | select.POLLOUT
+            if source.stream.pending():
+                seconds = 0
+        for descriptor, wanted in events.items():
+            poll.register(descriptor, wanted)
+        found = dict(poll.poll(None if seconds is None else seconds * 1000))
+        bad = select.POLLHUP | select.POLLERR | select.POLLNVAL
+        states = [(source, found.get(source.stream.fileno(), 0), found.get(source.write_fileno(), 0) if source.queue
+                   else 0) for source in self._sources]
+        return [(source, bool(reading & (select.POLLIN | bad)) or bool(source.stream.pending()),
+                 bool(writing & (select.POLLOUT | bad))) for source, reading, writing in states]
+
+    def _serve(self, source: Source, readable: bool, writable: bool) -> None:
+        try:
+            if writable and source.open:
+                source.write()
+                if source.on_room is not None and source.queued < LINK_QUEUE // 2:
+                    source.on_room()
+            if readable and source.open:
+                data = source.stream.recv(READ_SIZE)
+                if data:
+                    source.on_data(data)
+                else:
+                    self._end(source)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._end(source)
+        except CogError as error:
+            self._error = self._error or error
+            if isinstance(error, StreamError):
+                self._end(source)
+
+    def _end(self, source: Source) -> None:
+        if source.open:
+            self.remove(source)
+            source.on_end()
+
+
+class Channel:
+    """One connection inside the helper's stream, at our end."""
+
+    def __init__(self, link: Link, number: int, window: int) -> None:
+        self._link, self.number = link, number
+        self.credit, self._owed, self._window = window, 0, window
+        self._chunks: Iterator[bytes] = iter(())
+        self._rest = memoryview(b"")
+        self._finish = False
+        self.has_turn = False  # stands in the link's queue of writers
+        self.sent_end = self.got_end = False
+        self.on_data: Callable[[bytes], object] = len  # whoever uses the channel sets these two at once
+        self.on_end: Callable[[str | None], object] = bool
+
+    def write(self, chunks: Iterable[bytes], *, finish: bool) -> None:
+        """Send these as credit and room allow; with `finish` end our direction after them."""
+        self._chunks, self._finish = iter(chunks), finish
+        self._link.schedule(self)
+
+    def next_frame(self) -> bytes:
+        """The next frame to send; empty if there is none or no credit. Raises OSError, CogError of the chunks."""
+        if not self._rest and not self.sent_end:
+            self._rest = memoryview(next((chunk for chunk in self._chunks if chunk), b""))
+            if not self._rest and self._finish:
+                self.sent_end = True
+                return link_frame(LINK_EOF, self.number)
+        part = self._rest[:min(self.credit, PIECE)]
+        self._rest = self._rest[len(part):]
+        self.credit -= len(part)
+        return link_frame(LINK_DATA, self.number, bytes(part)) if part else b""
+
+    def use(self, count: int) -> None:
+        """Give the helper credit for bytes that were dealt with."""
+        self._owed += count
+        if self._owed >= self._window // 4:
+            self._link.send_frame(LINK_CREDIT, self.number, self._owed.to_bytes(4, "big"))
+            self._owed = 0
+
+    def close(self) -> None:
+        """End both directions now."""
+        self._link.forget(self, reset=True)
+
+    def stop(self) -> None:
+        """Let go of what the chunks hold open."""
+        chunks, self._chunks, self._rest = self._chunks, iter(()), memoryview(b"")
+        getattr(chunks, "close", bool)()
+
+
+class Link:
+    """The near end of the helper's stream. `framed`: it is an engine's, with the helper's stderr mixed in.
+
+    `health` is the model's last status ("" before there is one), `health_body` what it said with it, `health_count` how
+    many times it was told; `hello` what the helper said of itself, `trouble` the end of what it wrote to its stderr,
+    `exited` the exit status of a spawned model. `ended` is True when the stream is gone, `end_reason` says why.
+    """
+
+    def __init__(self, loop: Loop, stream: Stream, lane: Lane | None, settings: JSON, *, framed: bool) -> None:
+        from collections import deque
+
+        self._loop, self._lane = loop, lane
+        self._frames = FrameParser() if framed else None
+        self._parser = LinkParser()
+        self._window = int(settings.get("window", LINK_WINDOW))
+        self._channels: dict[int, Channel] = {}
+        self._writers: deque[Channel] = deque()
+        self._next_number = 1
+        self._answers: list[JSON] = []
+        self._settings = settings
+        self.hello: JSON = {}
+        self.health, self.health_count = "", 0
+        self.health_body: JSON | None = None
+        self.on_health: Callable[[], None] | None = None
+        self.exited: int | None = None
+        self.trouble = bytearray()
+        self.ended, self.end_reason = False, ""
+        self._source = loop.add(stream, self._on_data, self._on_end, self._pump)
+        self.control({"window": self._window, **settings})
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the helper has said hello."""
+        return bool(self.hello)
+
+    def send_frame(self, kind: int, channel: int, payload: bytes = b"") -> None:
+        """Queue one frame."""
+        self._source.send(link_frame(kind, channel, payload))
+
+    def control(self, command: JSON) -> None:
+        """Give the helper a command: {"poll": SECONDS}, {"fresh": True}, {"kill": True}, or what `mark` asks."""
+        import json
+
+        self.send_frame(LINK_CONTROL, 0, json.dumps(command).encode())
+
+    def mark(self, text: str, deadline: float | None = None) -> int:
+        """On how many of its two streams the container's first process now seems to have printed this line."""
+        return len((self._ask({"mark": text}, deadline) or {}).get("fds", []))
+
+    def digest(self, path: str, deadline: float | None = None) -> str:
+        """The SHA-256 of a file at the far end; empty if there is none."""
+        return str((self._ask({"digest": path}, deadline) or {}).get("sha256", ""))
+
+    def _ask(self, command: JSON, deadline: float | None) -> JSON | None:
+        self.control(command)
+        found: list[JSON] = []
+
+        def is_answered() -> bool:
+            found[:] = [event for event in self._answers if command.items() <= event.items()]
+            return bool(found) or self.ended
+
+        self._loop.run(is_answered, deadline)
+        self._answers[:] = [event for event in self._answers if event not in found]
+        return found[0] if found else None
+
+    def close(self) -> None:
+        """Close the stream, which ends the helper and what is on its leash."""
+        self._loop.remove(self._source)
+        self._end("closed")
+
+    # -- what comes
+
+    def _on_data(self, data: bytes) -> None:
+        for stream, payload in [(1, data)] if self._frames is None else self._frames.feed(data):
+            if stream == 1:
+                for kind, number, part in self._parser.feed(payload):
+                    self._take(kind, number, part)
+            else:
+                self.trouble += payload
+                del self.trouble[:-TROUBLE_LIMIT]
+
+    def _on_end(self) -> None:
+        said = bytes(self.trouble).decode("utf-8", "replace").strip().rpartition("\n")[2]
+        self._end(f"the way to the model was cut{': ' + said if said else ''}")
+
+    def _end(self, reason: str) -> None:
+        if not self.ended:
+            self.ended, self.end_reason = True, reason
+            for channel in list(self._channels.values()):
+                self._drop(channel, reason)
+
+    def _take(self, kind: int, number: int, payload: bytes) -> None:
+        """Act on one frame. What a callback raises comes out of the loop later; the other frames do not suffer."""
+        try:
+            channel = self._channels.get(number)
+            if kind in (LINK_HELLO, LINK_EVENT):
+                self._take_event(kind, payload)
+            elif kind == LINK_OPEN and self._lane is not None:
+                self._channels[number] = channel = Channel(self, number, self._window)
+                self._lane.serve(channel)
+            elif channel is not None:
+                self._take_for(channel, kind, payload)
+        except CogError as error:
+            self._loop.interrupt(error)
+
+    def _take_for(self, channel: Channel, kind: int, payload: bytes) -> None:
+        if kind == LINK_DATA:
+            channel.on_data(payload)
+        elif kind == LINK_CREDIT:
+            channel.credit += int.from_bytes(payload, "big")
+            self.schedule(channel)
+        elif kind == LINK_EOF:
+            channel.got_end = True
+            if channel.sent_end:
+                self.forget(channel)
+            channel.on_end(None)
+        elif kind == LINK_RESET:
+            self._drop(channel, payload.decode("utf-8", "replace"))
+
+    def _take_event(self, kind: int, payload: bytes) -> None:
+        import json
+
+        try:
+            event = json.loads(payload)
+        except ValueError as error:
+            raise StreamError("the helper's event is not JSON") from error
+        if kind == LINK_HELLO:
+            self.hello = event
+        elif "health" in event:
+            self.health, self.health_body = event["health"], event.get("body")
+            self.health_count += 1
+            if self.on_health is not None:
+                self.on_health()
+        elif "exited" in event:
+            self.exited = event["exited"]
+        else:
+            self._answers.append(event)
+
+    # -- what goes
+
+    def schedule(self, channel: Channel) -> None:
+        """Let a channel write when its turn comes."""
+        if not channel.has_turn:
+            channel.has_turn = True
+            self._writers.append(channel)
+        self._pump()
+
+    def _pump(self) -> None:
+        while self._writers and self._source.queued < LINK_QUEUE:
+            channel = self._writers.popleft()
+            channel.has_turn = False
+            try:
+                frame = channel.next_frame() if channel.number in self._channels else b""
+            except (OSError, CogError) as error:
+                self._drop(channel, str(error), reset=True)
+                read = InputError(f"an input cannot be read: {error}")
+                self._loop.interrupt(error if isinstance(error, CogError) else read)
+                continue
+            self._source.send(frame)
+            if channel.sent_end and channel.got_end:
+                self.forget(channel)
+            elif frame:
+                channel.has_turn = True
+                self._writers.append(channel)
+
+    def forget(self, channel: Channel, *, reset: bool = False) -> None:
+        """Let go of a channel; with `reset` tell the helper to as well."""
+        if self._channels.pop(channel.number, None) is not None:
+            channel.stop()
+            if reset:
+                self.send_frame(LINK_RESET, channel.number)
+
+    def _drop(self, channel: Channel, reason: str, *, reset: bool = False) -> None:
+        self.forget(channel, reset=reset)
+        channel.on_end(reason)
+
+    def request(self, method: str, path: str, *, body: bytes | Iterable[bytes] = b"",
+                headers: Mapping[str, str] | None = None, timeout: float | None = None) -> Answer:
+        """The model's answer, as soon as its head is here. Raises ModelGone: there is none, or not in time."""
+        reply = self.open(method, path, body=body, headers=headers, timeout=timeout)
+        reply.wait()
+        return reply
+
+    def open(self, method: str, path: str, *, body: bytes | Iterable[bytes] = b"",
+             headers: Mapping[str, str] | None = None, timeout: float | None = None) -> Answer:
+        """The reply to come; nothing is waited for. A body in pieces travels chunked, or as the headers say."""
+        if self.ended:
+            raise ModelGone(self.end_reason)
+        fields = {"host": f"127.0.0.1:{self._settings.get('port', 0)}", "connection": "close",
+                  **{name.lower(): value for name, value in (headers or {}).items()}}
+        if isinstance(body, bytes):
+            if body or method not in ("GET", "HEAD"):
+                fields["content-length"] = str(len(body))
+        elif "content-length" not in fields:
+            fields["transfer-encoding"] = "chunked"
+            body = chunk_body(body)
+        head = f"{method} {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        channel = self._channels[self._next_number] = Channel(self, self._next_number, self._window)
+        self._next_number += 2
+        self.send_frame(LINK_OPEN, channel.number)
+        reply = Answer(self._loop, channel, method, timeout)
+        pieces = [body] if isinstance(body, bytes) else body
+        channel.write(chain_bytes((head + "\r\n").encode("iso-8859-1"), pieces), finish=False)
+        return reply
+
+
+def chain_bytes(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
+    """The first, then the rest; closing it closes the rest."""
+    yield first
+    yield from rest
+
+
+def chunk_body(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Pieces in HTTP's chunked coding.
+
+    >>> b"".join(chunk_body([b"hi", b""]))
+    b'2\\r\\nhi\\r\\n0\\r\\n\\r\\n'
+    """
+    for piece in pieces:
+        if piece:
+            yield b"%x\r\n%b\r\n" % (len(piece), piece)
+    yield b"0\r\n\r\n"
+
+
+class Answer:
+    """The model's reply to one request. `status` and `headers` (lower-case names) are there once `ready`.
+
+    Reading runs the loop, so it may not be done from a callback. `timeout`, in seconds, bounds every single wait.
+    """
+
+    def __init__(self, loop: Loop, channel: Channel, method: str, timeout: float | None) -> None:
+        from collections import deque
+
+        self._loop, self._channel, self._timeout = loop, channel, timeout
+        self._parser = ReplyParser(method)
+        self._parts: deque[bytes] = deque()
+        self._failure: CogError | None = None
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.complete = False
+        channel.on_data, channel.on_end = self._on_data, self._on_end
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing has to be waited for before `status` can be looked at, or the failure is known."""
+        return bool(self.status) or self._failure is not None
+
+    @property
+    def readable(self) -> bool:
+        """Whether `read` returns at once."""
+        return bool(self._parts) or self.complete or self._failure is not None
+
+    def _on_data(self, data: bytes) -> None:
+        before = sum(map(len, self._parts))
+        try:
+            self._take(self._parser.feed(data))
+        except StreamError as error:
+            self._fail(error)
+        self._channel.use(len(data) - (sum(map(len, self._parts)) - before))
+
+    def _on_end(self, reason: str | None) -> None:
+        if reason is not None:
+            self._fail(ModelGone(f"the model cannot be reached: {reason}"))
+            return
+        try:
+            self._take(self._parser.close())
+            if not self.complete:
+                raise StreamError("the model closed the connection without an answer")
+        except StreamError as error:
+            self._fail(error)
+
+    def _take(self, events: list[Head | Body | End]) -> None:
+        for event in events:
+            if self.complete:
+                return
+            if isinstance(event, Head):
+                self.status, self.headers = int(event.start[1]), event.headers
+            elif isinstance(event, Body):
+                self._parts.append(event.data)
+            else:
+                self.complete = True
+
+    def _fail(self, error: CogError) -> None:
+        if not self.complete:
+            self._failure = self._failure or error
+
+    def _wait(self, until: Callable[[], bool]) -> None:
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        if not self._loop.run(until, deadline):
+            self.close()
+            raise ModelGone(f"the model said nothing for {self._timeout or 0:g} seconds")
+
+    def wait(self) -> None:
+        """Wait for the head. Raises ModelGone."""
+        self._wait(lambda: self.ready)
+        if self._failure is not None and not self.status:
+            self.close()
+            raise self._failure
+
+    def read(self, limit: int = -1) -> bytes:
+        """At least one byte and at most `limit`, nothing at the end; without a limit all the rest. Raises ModelGone."""
+        if limit < 0:
+            return b"".join(self)
+        self._wait(lambda: self.readable)
+        if not self._parts:
+            if self._failure is not None:
+                self.close()
+                raise self._failure
+            self.close()
+            return b""
+        part = self._parts.popleft()
+        if len(part) > limit:
+            self._parts.appendleft(part[limit:])
+            part = part[:limit]
+        self._channel.use(len(part))
+        return part
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The rest of the body in pieces, as they come."""
+        return iter(lambda: self.read(READ_SIZE), b"")
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._channel.close()
+
+
+class Sink(Protocol):
+    """Where an upload goes. Exactly one of `close` and `abort` ends it."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take the next piece."""
+
+    def close(self) -> None:
+        """All of it has come."""
+
+    def abort(self) -> None:
+        """The rest will not come."""
+
+
+class JSONReader(Protocol):
+    """What a webhook's body is fed to."""
+
+    def feed(self, data: bytes, /) -> None:
+        """Take the next piece."""
+
+    def close(self) -> JSON:
+        """The document. Raises StreamError."""
+
+
+class Lane:
+    """The HTTP server behind the helper's listener: file inputs out, uploads and webhooks in.
+
+    `on_upload` (number, name, content type, length or None) returns the sink for an upload; `on_webhook` gets documents
+    read by a `json_reader`. `token` keeps out what else can connect to the port. What fails at our end (a full disk, an
+    input that went away) is refused to the model and comes out of the loop.
+    """
+
+    def __init__(self, token: str, port: int, *, on_upload: Callable[[int, str, str, int | None], Sink],
+                 on_webhook: Callable[[JSON], None], json_reader: Callable[[], JSONReader]) -> None:
+        self.token, self.port = token, port
+        self.on_upload, self.on_webhook, self.json_reader = on_upload, on_webhook, json_reader
+        self.files: list[tuple[Callable[[], BinaryIO], int | None]] = []
+        self.uploads = 0  # numbers that were given out
+        self.working = 0  # uploads that have not ended
+
+    def url(self, path: str) -> str:
+        """A path of the lane's as the model can ask for it."""
+        return f"http://127.0.0.1:{self.port}/{self.token}/{path}"
+
+    @property
+    def upload_url(self) -> str:
+        """Where the runtime is told to upload to."""
+        return self.url("up")
+
+    @property
+    def hook_url(self) -> str:
+        """Where the runtime is told to post webhooks to."""
+        return self.url("hook")
+
+    def add_file(self, open_file: Callable[[], BinaryIO], name: str, size: int | None) -> str:
+        """The URL of an input file, opened anew for each time it is asked for. `size` in bytes, None: until its end."""
+        self.files.append((open_file, size))
+        return self.url(f"in/{len(self.files) - 1}/{quote_name(name)}")
+
+    def upload_number(self, url: str) -> int | None:
+        """The number of the upload that this URL was given out for.
+
+        >>> lane = Lane("t", 1, on_upload=None, on_webhook=None, json_reader=None)  # type: ignore[arg-type]
+        >>> lane.upload_number("http://127.0.0.1:1/t/out/12/a.png")
+        """
+        number = url[len(self.url("out/")):].partition("/")[0] if url.startswith(self.url("out/")) else ""
+        return int(number) if number.isdigit() and int(number) < self.uploads else None
+
+    def open_uploads(self) -> int:
+        """How many uploads have begun and not ended."""
+        return self.working
+
+    def serve(self, channel: Channel) -> None:
+        """Answer what comes on a channel."""
+        LaneConnection(self, channel)
+
+
+class LaneConnection:
+    """One request to the lane. Answered at its head, except where its body is chunked: see the helper's channels."""
+
+    def __init__(self, lane: Lane, channel: Channel) -> None:
+        self._lane, self._channel = lane, channel
+        self._parser = RequestParser()
+        self._sink: Sink | None = None
+        self._reader: JSONReader | None = None
+        self._answer: tuple[str, dict[str, str], Iterable[bytes]] | None = None
+        self._answered = self._done = False
+        channel.on_data, channel.on_end = self._on_data, self._on_end
+
+    def _on_data(self, data: bytes) -> None:
+        try:
+            for event in self._parser.feed(data) if not self._done else []:
+                self._take(event)
+        except StreamError:
+            self._abort()
+            self._respond("400 Bad Request")
+            self._send()
+        except (OSError, CogError) as error:
+            self._abort()
+            self._send()
+            if isinstance(error, CogError):
+                raise
+            raise OutputError(f"an output cannot be written: {error}") from error
+        finally:
+            self._channel.use(len(data))
+
+    def _on_end(self, reason: str | None) -> None:
+        self._abort()
+        if reason is None and not self._answered:
+            self._respond("400 Bad Request")
+            self._send()
+
+    def _take(self, event: Head | Body | End) -> None:
+        if self._done:
+            return
+        if isinstance(event, Head):
+            self._begin(event)
+            if "transfer-encoding" not in event.headers:
+                self._send()
+        elif isinstance(event, Body):
+            if self._sink is not None:
+                self._sink.write(event.data)
+            elif self._reader is not None:
+                self._reader.feed(event.data)
+        else:
+            self._done = True
+            self._end()
+            self._send()
+
+    def _begin(self, head: Head) -> None:
+        """Decide on the answer and on where the body goes."""
+        method, target, _ = head.start
+        token, _, path = target.partition("?")[0].lstrip("/").partition("/")
+        kind, _, rest = path.partition("/")
+        self._respond("404 Not Found")
+        if token != self._lane.token:
+            return
+        if kind == "in" and method in ("GET", "HEAD"):
+            self._begin_file(method, rest.partition("/")[0])
+        elif kind == "up" and method in ("PUT", "POST"):
+            self._begin_upload(rest, head)
+        elif kind == "hook" and method == "POST":
+            self._reader = self._lane.json_reader()
+            self._respond("200 OK")
+
+    def _begin_file(self, method: str, number: str) -> None:
+        if not number.isdigit() or int(number) >= len(self._lane.files):
+            return
+        open_file, size = self._lane.files[int(number)]
+        headers = {"Content-Type": "application/octet-stream"}
+        if size is not None:
+            headers["Content-Length"] = str(size)
+        self._respond("200 OK", headers, read_pieces(open_file, size) if method == "GET" else ())
+
+    def _begin_upload(self, name: str, head: Head) -> None:
+        from urllib.parse import unquote
+
+        length = parse_length(head.headers["content-length"]) if "content-length" in head.headers else None
+        lane, name = self._lane, unquote(name).replace("\\", "/").rpartition("/")[2]
+        number = lane.uploads
+        lane.uploads += 1
+        self._respond("500 Internal Server Error")
+        self._sink = lane.on_upload(number, name, head.headers.get("content-type", ""), length)
+        lane.working += 1
+        self._respond("200 OK", {"Location": lane.url(f"out/{number}/{quote_name(name)}"), "Content-Length": "0"})
+
+    def _end(self) -> None:
+        """The whole body is here."""
+        sink, self._sink = self._sink, None
+        reader, self._reader = self._reader, None
+        if sink is not None:
+            self._lane.working -= 1
+            sink.close()
+        elif reader is not None:
+            self._lane.on_webhook(reader.close())
+
+    def _abort(self) -> None:
+        self._done = True
+        sink, self._sink, self._reader = self._sink, None, None
+        if sink is not None:
+            self._lane.working -= 1
+            sink.abort()
+
+    def _respond(self, status: str, headers: dict[str, str] | None = None, chunks: Iterable[bytes] = ()) -> None:
+        self._answer = (status, {"Content-Length": "0"} if headers is None else headers, chunks)
+
+    def _send(self) -> None:
+        """Send the answer that was decided on, once."""
+        if self._answer is None or self._answered:
+            return
+        self._answered = True
+        status, headers, chunks = self._answer
+        lines = [f"HTTP/1.1 {status}", "Connection: close", *(f"{name}: {value}" for name, value in headers.items())]
+        self._channel.write(chain_bytes("\r\n".join([*lines, "", ""]).encode("iso-8859-1"), chunks), finish=True)
+
+
+def quote_name(name: str) -> str:
+    """A file's name as the last part of a URL's path.
+
+    >>> quote_name("a cat/?.png")
+    'a%20cat%2F%3F.png'
+    """
+    from urllib.parse import quote
+
+    return quote(name, safe="")
+
+
+def read_pieces(open_file: Callable[[], BinaryIO], size: int | None) -> Iterator[bytes]:
+    """A file's bytes in pieces, exactly `size` of them if that is known. Raises OSError; InputError: it got shorter."""
+    with open_file() as file:
+        while size is None or size > 0:
+            piece = file.read(PIECE if size is None else min(size, PIECE))
+            if not piece:
+                if size:
+                    raise InputError("an input file got shorter while it was being sent")
+                return
+            if size is not None:
+                size -= len(piece)
+            yield piece
+
+
+def read_own_source() -> str:
+    """The text of this module, from the file or the archive that it was loaded from."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    loader = globals().get("__loader__")
+    for path in (os.path.join(folder, "cogpredict.py"), os.path.join(folder, "..", "..", "src", "cogpredict.py")):
+        try:
+            return str(loader.get_data(os.path.normpath(path)).decode())  # type: ignore[union-attr]
+        except OSError:
+            continue
+    raise StreamError(f"the program's own source is missing beside {__file__}")
+
+
+def helper_source() -> str:
+    """The program that is sent along: section 13 and a call of it."""
+    text = read_own_source()
+    section = text[text.index("\n# == 13. Helper ") + 1:text.index("\n# == 14. Hosts ") + 1]
+    return f"from __future__ import annotations\n\n{section.rstrip()}\n\n\nhelper_main()\n"
 
 
 # == 15. Prediction ===========================================================
