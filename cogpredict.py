@@ -580,6 +580,7 @@ def check_options(options: Options) -> Options:
 
 TEXT_LIMIT = 100 << 20  # bytes of a file that is read as text
 BASE64_SLICE = 48 << 10  # bytes that are encoded at a time; a multiple of three
+DEPTH_LIMIT = 200  # levels of nesting in a JSON document
 FRAGMENT_LIMIT = 20000  # fragments of a schema that are looked at
 Value = Any  # any JSON value, or a LocalFile or Blob that stands in for one
 
@@ -964,7 +965,7 @@ def find_text_faults(name: str, value: str, fragment: JSON) -> Iterator[Fault]:
     """What a fragment has against a string."""
     import re
 
-    if is_file(fragment) and "://" not in value and not value.startswith("data:"):
+    if is_file(fragment) and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", value):
         yield Fault(f'invalid input "{name}": "{value[:100]}" is not a URL; a file is given as @PATH',
                     hint=f"-i {name.partition('.')[0]}=@{value[:100]}")
     if len(value) > fragment.get("maxLength", len(value)):
@@ -1039,9 +1040,16 @@ def load_json(text: str | bytearray) -> Value:
         raise ValueError(f"{name} is not JSON")
 
     try:
-        return json.loads(text, parse_constant=refuse, parse_float=finite_number)
+        value = json.loads(text, parse_constant=refuse, parse_float=finite_number)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    level = [value]
+    for _ in range(DEPTH_LIMIT):
+        level = [child for parent in level if isinstance(parent, (list, dict))
+                 for child in (parent.values() if isinstance(parent, dict) else parent)]
+        if not level:
+            return value
+    raise ValueError("nested too deeply")
 
 
 def list_candidates(text: str, fragment: JSON) -> Iterator[Value]:
@@ -1918,7 +1926,7 @@ class SpillReader:
             raise self._failure("the model's answer ends inside a file")
         try:
             document = self._restore(load_json(self._skeleton))
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise self._failure(f"the model's answer is not JSON: {error}") from error
         if not isinstance(document, dict):
             raise self._failure("the model's answer is not a JSON object")
