@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import sys
 import tarfile
 import time
@@ -64,13 +65,24 @@ def carry_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
-def read_model(name: str) -> dict[str, bytes]:
-    """The files of a model under the paths that they get in /src."""
+def release(version: str) -> tuple[int, ...]:
+    """A version's first two numbers."""
+    return tuple(map(int, version.split(".")[:2]))
+
+
+def read_model(name: str, version: str) -> dict[str, bytes]:
+    """The files of a model under the paths that they get in /src.
+
+    Runtimes before 0.14 know no Optional, later ones insist on it for what may be absent: the former get it left out.
+    """
     folder = MODELS / name
     if not (folder / "cog.yaml").is_file():
         sys.exit(f"make_image.py: no model {name}; there are {', '.join(list_models())}")
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    if release(version) < (0, 14):
+        found["predict.py"] = re.sub(rb"Optional\[(\w+)\]", rb"\1", found["predict.py"])
+    return found
 
 
 def list_models() -> list[str]:
@@ -125,26 +137,21 @@ def ask_schema(engine: Engine, image: str) -> str:
         said = engine.call("GET", f"/containers/{container}/logs", {"stdout": 1})
     finally:
         engine.call("DELETE", f"/containers/{container}", {"force": 1})
-    if not isinstance(said, dict):
-        sys.exit(f"make_image.py: {image} has no schema:\n{said.decode(errors='replace')}")
+    if not isinstance(said, dict) or "Input" not in said["components"]["schemas"]:
+        sys.exit(f"make_image.py: {image} has no schema:\n{said}")
     return json.dumps(said, separators=(",", ":"))
-
-
-def knows_its_schema(version: str) -> bool:
-    """True for a runtime that makes its schema by itself."""
-    return tuple(map(int, version.split(".")[:2])) < (0, 17)
 
 
 def make_image(engine: Engine, name: str, version: str, openapi: str = "") -> str:
     """The tag of a model's image, made if need be."""
-    files, tag, base = read_model(name), f"cog-test/{name}:{version}", "python:3.11-slim"
+    files, tag, base = read_model(name, version), f"cog-test/{name}:{version}", "python:3.11-slim"
     recipe = json.dumps([DOCKERFILE, ASK_SCHEMA, EXTRA, version, openapi, (engine.image(base) or {}).get("Id")])
     digest = hashlib.sha256(recipe.encode() + tar(files)).hexdigest()
     known = engine.image(tag)
     if known and (known["Config"].get("Labels") or {}).get("cog.test.hash") == digest:
         return tag
     began = time.monotonic()
-    if not openapi and not knows_its_schema(version):
+    if not openapi and release(version) >= (0, 17):
         older = engine.image(make_image(engine, name, LAST_WITH_SCHEMA))
         openapi = older["Config"]["Labels"]["run.cog.openapi_schema"] if older else ""
     config = read_config(files)

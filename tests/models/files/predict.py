@@ -2,7 +2,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from typing import List
+from typing import List, Optional
 
 from cog import BasePredictor, Input, Path
 
@@ -10,7 +10,7 @@ from cog import BasePredictor, Input, Path
 class Predictor(BasePredictor):
     def predict(
         self,
-        file: Path = Input(description="A file of any size", default=None),
+        file: Optional[Path] = Input(description="A file of any size", default=None),
         answer: str = Input(description="What to say of it", default="size", choices=["size", "sha256", "copy"]),
         size: int = Input(description="Bytes of each file to make", default=0, ge=0),
         count: int = Input(description="How many files to make", default=1, ge=0),

@@ -1,5 +1,5 @@
 import json
-from typing import List
+from typing import List, Optional
 
 from cog import BasePredictor, Input, Path, Secret
 
@@ -16,8 +16,8 @@ class Predictor(BasePredictor):
         level: int = Input(description="One of three numbers", default=1, choices=[1, 2, 3]),
         words: List[str] = Input(description="Several", default=["x"]),
         numbers: List[int] = Input(description="Several numbers", default=[1]),
-        file: Path = Input(description="A file", default=None),
-        secret: Secret = Input(description="Not to be shown", default=None),
+        file: Optional[Path] = Input(description="A file", default=None),
+        secret: Optional[Secret] = Input(description="Not to be shown", default=None),
     ) -> str:
         """Everything that came in, as JSON; of a file its name and size, of a secret its length."""
         size = file and len(file.read_bytes())
