@@ -568,6 +568,1108 @@ def check_options(options: Options) -> Options:
 
 
 # == 4. Config ================================================================
+# In: the text of cog.yaml and of the requirement files that it names. Out: a frozen Config; complete_config fills in
+# what the file leaves open (Python, CUDA, cuDNN, torch, TensorFlow) by the compatibility table. Every fault is reported
+# at once, as FILE:LINE: what was found; what is accepted. Warnings are collected in the Config; the caller shows them.
+# Pure but for find_config and read_config: files are read by the reader that parse_config is handed.
+
+DEFAULT_PYTHON, OLDEST_PYTHON, NEWEST_PYTHON, CONCURRENT_PYTHON = "3.13", (3, 7), (3, 14), (3, 11)
+OLDEST_SDK = (0, 8, 0)
+DEFAULT_CUDA = "11.8"
+TORCH_INDEX = "https://download.pytorch.org/whl/{}/"
+
+# nvidia/cuda images (devel, with cuDNN) by the newest Ubuntu that each CUDA has one for.
+CUDA_IMAGES = {
+    "20.04": "11.0.3 11.1.1 11.2.2 11.3.1 11.4.3 11.5.2 11.6.1 11.6.2",
+    "22.04": "11.7.1 11.8.0 12.0.0 12.0.1 12.1.0 12.1.1 12.2.2 12.3.2 12.4.1 12.5.1",
+    "24.04": "12.6.0 12.6.1 12.6.2 12.6.3 12.8.0 12.8.1 12.9.0 12.9.1 13.0.0 13.0.1 13.0.2 13.0.3 13.1.1 13.1.2 "
+             "13.2.0 13.2.1",
+}
+# torch, torchvision, torchaudio, Pythons, builds. cpu and cuXYZ have their own index; pypi:X.Y is on the usual one.
+TORCH_ROWS = """\
+1.7.0 0.8.1 0.7.0 3.7-3.8 cpu cu110
+1.7.1 0.8.2 0.7.2 3.7-3.9 cpu cu110
+1.8.0 0.9.0 0.8.0 3.7-3.9 cpu cu111
+1.8.1 0.9.1 0.8.1 3.7-3.9 cpu cu111
+1.9.0 0.10.0 0.9.0 3.7-3.9 cpu cu111
+1.9.1 0.10.1 0.9.1 3.7-3.9 cpu cu111
+1.10.0 0.11.1 0.10.0 3.7-3.9 cpu cu111 cu113
+1.10.1 0.11.2 0.10.1 3.7-3.9 cpu cu111 cu113
+1.10.2 0.11.3 0.10.2 3.7-3.10 cpu cu111 cu113
+1.11.0 0.12.0 0.11.0 3.7-3.10 cpu cu113
+1.12.0 0.13.0 0.12.0 3.7-3.10 cpu cu113 cu116
+1.12.1 0.13.1 0.12.1 3.7-3.10 cpu cu113 cu116
+1.13.0 0.14.0 0.13.0 3.7-3.11 cpu cu116 cu117
+1.13.1 0.14.1 0.13.1 3.7-3.11 cpu cu116 cu117
+2.0.0 0.15.1 2.0.1 3.8-3.11 cpu cu118 pypi:11.7
+2.0.1 0.15.2 2.0.2 3.8-3.11 cpu cu118 pypi:11.7
+2.1.0 0.16.0 2.1.0 3.8-3.11 cpu cu118 cu121
+2.1.1 0.16.1 2.1.1 3.8-3.11 cpu cu118 cu121
+2.1.2 0.16.2 2.1.2 3.8-3.11 cpu cu118 cu121
+2.2.0 0.17.0 2.2.0 3.8-3.12 cpu cu118 cu121
+2.2.1 0.17.1 2.2.1 3.8-3.12 cpu cu118 cu121
+2.2.2 0.17.2 2.2.2 3.8-3.12 cpu cu118 cu121
+2.3.0 0.18.0 2.3.0 3.8-3.12 cpu cu118 cu121
+2.3.1 0.18.1 2.3.1 3.8-3.12 cpu cu118 cu121
+2.4.0 0.19.0 2.4.0 3.8-3.12 cpu cu118 cu121 cu124
+2.4.1 0.19.1 2.4.1 3.8-3.12 cpu cu118 cu121 cu124
+2.5.0 0.20.0 2.5.0 3.9-3.12 cpu cu118 cu121 cu124
+2.5.1 0.20.1 2.5.1 3.9-3.12 cpu cu118 cu121 cu124
+2.6.0 0.21.0 2.6.0 3.9-3.13 cpu cu118 cu124 cu126
+2.7.0 0.22.0 2.7.0 3.9-3.13 cpu cu118 cu126 cu128
+2.7.1 0.22.1 2.7.1 3.9-3.13 cpu cu118 cu126 cu128
+2.8.0 0.23.0 2.8.0 3.9-3.13 cpu cu126 cu128 cu129
+2.9.0 0.24.0 2.9.0 3.10-3.14 cpu cu126 cu128 cu130
+2.9.1 0.24.1 2.9.1 3.10-3.14 cpu cu126 cu128 cu130
+2.10.0 0.25.0 2.10.0 3.10-3.14 cpu cu126 cu128 cu130
+2.11.0 0.26.0 2.11.0 3.10-3.14 cpu cu126 cu128 cu129 cu130"""
+# tensorflow, CUDA, cuDNN, Pythons
+TENSORFLOW_ROWS = """\
+2.4.0 11.0 8 3.7-3.8
+2.5.0 11.2 8 3.7-3.9
+2.6.0 11.2 8 3.7-3.9
+2.7.0 11.2 8 3.7-3.9
+2.8.0 11.2 8 3.7-3.10
+2.9.0 11.2 8 3.7-3.10
+2.10.0 11.2 8 3.7-3.10
+2.11.0 11.2 8 3.7-3.10
+2.12.0 11.8 8 3.8-3.11
+2.13.0 11.8 8 3.8-3.11
+2.14.0 11.8 8 3.9-3.11
+2.15.0 12.2 8 3.9-3.11
+2.16.1 12.3 9 3.9-3.12
+2.17.0 12.3 9 3.9-3.12
+2.18.0 12.5 9 3.9-3.12
+2.19.0 12.5 9 3.9-3.12
+2.20.0 12.5 9 3.9-3.13
+2.21.0 12.5 9 3.10-3.13"""
+# apt names that newer distributions dropped, and what every supported one has in their place.
+APT_SUCCESSORS = {
+    "libgl1-mesa-glx": "libgl1", "libegl1-mesa": "libegl1", "libgles2-mesa": "libgles2", "netcat": "netcat-openbsd",
+    "libtiff5-dev": "libtiff-dev", "libncurses5-dev": "libncurses-dev", "libpng12-dev": "libpng-dev",
+    "libjpeg8-dev": "libjpeg-dev", "python-dev": "python3-dev", "python-pip": "python3-pip",
+}
+# the same for names whose successor depends on the distribution: the build tries the first, then the second
+APT_MOVED = {
+    "libasound2": "libasound2t64", "libatlas-base-dev": "libopenblas-dev", "libdc1394-22-dev": "libdc1394-dev",
+    "libegl1-mesa-dev": "libegl-dev", "libffi6": "libffi8", "libffi7": "libffi8", "libgles2-mesa-dev": "libgles-dev",
+    "libjpeg8": "libjpeg62-turbo", "libjpeg-turbo8": "libjpeg62-turbo", "libncurses5": "libncurses6",
+    "libopenblas-base": "libopenblas0", "libpng12-0": "libpng16-16", "libssl1.1": "libssl3", "libtbb2": "libtbb12",
+    "libtiff5": "libtiff6", "libtinfo5": "libtinfo6", "openjdk-8-jdk": "default-jdk", "openjdk-11-jdk": "default-jdk",
+    "openjdk-11-jre": "default-jre", "openjdk-11-jre-headless": "default-jre-headless",
+    "openjdk-17-jdk": "default-jdk", "openjdk-17-jre": "default-jre", "python3-distutils": "python3-setuptools",
+    "youtube-dl": "yt-dlp",
+}
+TOP_KEYS = ("build", "image", "model", "run", "predict", "train", "concurrency", "environment", "weights")
+BUILD_KEYS = ("python_version", "gpu", "cuda", "cudnn", "python_requirements", "python_packages", "system_packages",
+              "run", "pre_install", "sdk_version")
+RESERVED_NAMES = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "PYTHONUNBUFFERED", "LIBRARY_PATH",
+                  "HF_ENDPOINT", "HF_HUB_ENABLE_HF_TRANSFER")
+RESERVED_PREFIXES = ("R8_", "REPLICATE_", "CUDA_", "NVIDIA_", "NV_", "PGET_", "KUBERNETES_")
+FOLDER_REMEDY = "code of the project is imported from /src: leave it out, or name a wheel of it"
+ARTIFACT_SUFFIXES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+INDEX_OPTIONS = {"-f": "--find-links", "-i": "--index-url", "--find-links": "", "--index-url": "",
+                 "--extra-index-url": "", "--trusted-host": ""}
+GLOBAL_OPTIONS = ("--pre", "--no-index", "--prefer-binary", "--require-hashes")
+
+
+class SecretMount(NamedTuple):
+    """A secret of the build that one run step sees as a file."""
+
+    id: str
+    target: str
+
+
+class RunStep(NamedTuple):
+    """One command of `build.run` or `build.pre_install`."""
+
+    command: str
+    mounts: tuple[SecretMount, ...] = ()
+
+
+class Config(NamedTuple):
+    """What cog.yaml says. Texts are as written; empty means absent. References are FILE.py:NAME, NAME may be empty."""
+
+    project: str = ""  # the folder that is seen at /src
+    file_name: str = "cog.yaml"  # the config's name inside it
+    python_version: str = ""
+    gpu: bool = False
+    cuda: str = ""
+    cudnn: str = ""
+    torch: str = ""
+    tensorflow: str = ""
+    python_requirements: str = ""  # the requirements file, as named
+    python_packages: tuple[str, ...] = ()  # as named
+    requirements: tuple[str, ...] = ()  # lines for pip, from either; options first
+    artifacts: tuple[str, ...] = ()  # local files that those lines name, relative to the project
+    system_packages: tuple[str, ...] = ()
+    run: tuple[RunStep, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    image: str = ""
+    model: str = ""
+    predict: str = ""
+    train: str = ""
+    sdk_version: str = ""
+    concurrency_max: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+# -- versions
+
+
+def version_numbers(text: str) -> tuple[int, ...]:
+    """The leading numbers of a version; what follows them does not count.
+
+    >>> version_numbers("2.10.0+cu118"), version_numbers("2.1rc1"), version_numbers("x")
+    ((2, 10, 0), (2, 1), ())
+    """
+    import re
+
+    found = re.match(r"\s*v?(\d+(?:\.\d+)*)", text)
+    return tuple(int(number) for number in found[1].split(".")) if found else ()
+
+
+def versions_match(one: str, other: str) -> bool:
+    """Whether two versions have the same major.minor, and the same patch where both have one.
+
+    >>> versions_match("2.3", "2.3.1"), versions_match("2.3.0", "2.3.1"), versions_match("2", "2.3")
+    (True, False, True)
+    """
+    a, b = version_numbers(one), version_numbers(other)
+    return bool(a and b) and all(x == y for x, y in zip(a[:3], b[:3]))
+
+
+def satisfies(version: str, specifier: str) -> bool:
+    """Whether a release satisfies a comma-separated specifier; what follows the numbers of a version is ignored.
+
+    >>> satisfies("2.1.2", ">=2.0,<2.2"), satisfies("2.2.0", "~=2.1"), satisfies("2.2.0", "~=2.1.0")
+    (True, True, False)
+    >>> satisfies("2.1.2", "==2.1.*"), satisfies("2.1.2", "!=2.1.2")
+    (True, False)
+    """
+    import re
+
+    have = (*version_numbers(version), 0, 0, 0)[:4]
+    for operator, wanted in re.findall(r"(===|==|~=|!=|<=|>=|<|>)\s*([^\s,]+)", specifier):
+        numbers = version_numbers(wanted)
+        want = (*numbers, 0, 0, 0)[:4]
+        same = have[:len(numbers)] == numbers if wanted.endswith(".*") else have == want
+        fine = {"==": same, "===": same, "!=": not same, "<=": have <= want, ">=": have >= want, "<": have < want,
+                ">": have > want, "~=": have >= want and have[:max(1, len(numbers) - 1)] == numbers[:-1]}
+        if not fine[operator]:
+            return False
+    return True
+
+
+def python_fits(python_version: str, span: str) -> bool:
+    """Whether a Python lies in a span of the table, such as 3.8-3.11.
+
+    >>> python_fits("3.10.4", "3.8-3.11"), python_fits("3.12", "3.8-3.11")
+    (True, False)
+    """
+    low, _, high = span.partition("-")
+    return version_numbers(low) <= version_numbers(python_version)[:2] <= version_numbers(high)
+
+
+class CudaImage(NamedTuple):
+    """One base image of the table."""
+
+    cuda: str
+    cudnn: str
+    ubuntu: str
+
+    @property
+    def name(self) -> str:
+        tag = "cudnn" if version_numbers(self.cuda) >= (12, 4) else f"cudnn{self.cudnn}"
+        return f"nvidia/cuda:{self.cuda}-{tag}-devel-ubuntu{self.ubuntu}"
+
+
+class TorchRow(NamedTuple):
+    """One build of torch: `cuda` is empty for CPU, `index_url` is empty where the default index has it."""
+
+    torch: str
+    torchvision: str
+    torchaudio: str
+    pythons: str
+    cuda: str
+    index_url: str
+
+
+class TensorflowRow(NamedTuple):
+    """One release of TensorFlow."""
+
+    tensorflow: str
+    cuda: str
+    cudnn: str
+    pythons: str
+
+
+def list_cuda_images() -> list[CudaImage]:
+    """The table of CUDA images, oldest first."""
+    return [CudaImage(cuda, "8" if version_numbers(cuda) < (12, 3) else "9", ubuntu)
+            for ubuntu, versions in CUDA_IMAGES.items() for cuda in versions.split()]
+
+
+def list_torch_rows() -> list[TorchRow]:
+    """The table of torch builds, oldest first, lowest CUDA first."""
+    rows = []
+    for line in TORCH_ROWS.splitlines():
+        torch, vision, audio, pythons, *builds = line.split()
+        for build in builds:
+            cuda = build[5:] if build.startswith("pypi:") else f"{build[2:4]}.{build[4:]}" if build != "cpu" else ""
+            index = "" if build.startswith("pypi:") else TORCH_INDEX.format(build)
+            rows.append(TorchRow(torch, vision, audio, pythons, cuda, index))
+    return sorted(rows, key=lambda row: (version_numbers(row.torch), version_numbers(row.cuda)))
+
+
+def list_tensorflow_rows() -> list[TensorflowRow]:
+    """The table of TensorFlow releases, oldest first."""
+    return [TensorflowRow(*line.split()) for line in TENSORFLOW_ROWS.splitlines()]
+
+
+def find_cuda_image(cuda: str, cudnn: str = "") -> CudaImage:
+    """The newest image for a CUDA, else the nearest one: of the same major below it, else the lowest above it.
+
+    >>> find_cuda_image("11.6", "8").name
+    'nvidia/cuda:11.6.2-cudnn8-devel-ubuntu20.04'
+    >>> find_cuda_image("11.5.1").cuda, find_cuda_image("12.7").cuda, find_cuda_image("10.2").cuda
+    ('11.5.2', '12.6.3', '11.0.3')
+    """
+    images = list_cuda_images()
+    wanted = version_numbers(cuda)
+    numbered = [(version_numbers(image.cuda), image) for image in images]
+    for choice in (
+        [image for image in images if versions_match(image.cuda, cuda) and cudnn in ("", image.cudnn)],
+        [image for image in images if versions_match(image.cuda, cuda)],
+        [image for numbers, image in numbered if numbers[:2] == wanted[:2]],
+        [image for numbers, image in numbered if numbers[0] == wanted[0] and numbers <= wanted],
+        [image for numbers, image in numbered if numbers > wanted][:1],
+    ):
+        if choice:
+            return choice[-1]
+    return images[-1]
+
+
+# -- requirement lines
+
+
+class Requirement(NamedTuple):
+    """One line for pip: a requirement (PEP 508) with its options, or options alone (no name, no url)."""
+
+    name: str = ""
+    extras: str = ""  # with its brackets
+    specifier: str = ""
+    marker: str = ""
+    url: str = ""  # also a local path
+    options: tuple[str, ...] = ()
+    comment: str = ""
+
+    @property
+    def key(self) -> str:
+        """The name as indexes compare it; for a bare URL what follows egg= in it."""
+        import re
+
+        egg = re.search(r"[#&]egg=([A-Za-z0-9._-]+)", self.url)
+        return re.sub(r"[-_.]+", "-", self.name or (egg[1] if egg else "")).lower()
+
+    @property
+    def version(self) -> str:
+        """The version of the first specifier of any kind, without a +local part and a trailing .*"""
+        import re
+
+        found = re.search(r"[=~<>!]=?=?\s*([^\s,;)]+)", self.specifier)
+        return found[1].partition("+")[0].replace(".*", "") if found else ""
+
+    @property
+    def local(self) -> str:
+        """The +local part of the version, such as cu118."""
+        return self.specifier.partition("+")[2].partition(",")[0].strip()
+
+
+def parse_options(text: str) -> tuple[str, ...]:
+    """pip's options, each with its value, the short names of index options written out.
+
+    >>> parse_options("-f https://a --hash=sha256:1 --pre")
+    ('--find-links https://a', '--hash=sha256:1', '--pre')
+    """
+    found: list[str] = []
+    for word in text.split():
+        name, equals, value = word.partition("=")
+        if word.startswith("-"):
+            name = INDEX_OPTIONS.get(name) or name
+            found.append(f"{name} {value}" if equals and name in INDEX_OPTIONS else name + equals + value)
+        elif found:
+            found[-1] += f" {word}"
+    return tuple(found)
+
+
+def parse_requirement(line: str) -> Requirement:
+    """One logical line of a requirements file. Raises ValueError: neither an option, a URL, a path nor PEP 508.
+
+    >>> parse_requirement("ruamel.yaml==1 ; python_version<'3.9'  # why")._asdict()
+    ... # doctest: +NORMALIZE_WHITESPACE
+    {'name': 'ruamel.yaml', 'extras': '', 'specifier': '==1', 'marker': "python_version<'3.9'", 'url': '',
+     'options': (), 'comment': 'why'}
+    >>> parse_requirement("git+https://h/r@main#subdirectory=x").url
+    'git+https://h/r@main#subdirectory=x'
+    >>> parse_requirement("torch[a, b] >= 2.0, < 3 -f https://x")[:3]
+    ('torch', '[a, b]', '>= 2.0, < 3')
+    """
+    import re
+
+    text, _, comment = re.sub(r"(^|\s+)#", "\n", line.strip(), count=1).partition("\n")
+    if text.startswith("-"):
+        return Requirement(options=parse_options(text), comment=comment.strip())
+    body, *rest = re.split(r"\s+(?=--?[A-Za-z])", text, maxsplit=1)
+    options = parse_options("".join(rest))
+    comment = comment.strip()
+    name = r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(\[[^\]]*\])?\s*"
+    found = re.match(rf"{name}@\s*(\S+)\s*(?:;\s*(.*))?$", body)
+    if found:
+        return Requirement(found[1], found[2] or "", "", found[4] or "", found[3], options, comment)
+    place, _, marker = re.sub(r"\s;\s*", "\n", body, count=1).partition("\n")
+    if "://" in place or place.startswith((".", "/", "file:")) or place.lower().endswith(ARTIFACT_SUFFIXES):
+        return Requirement("", "", "", marker, place, options, comment)
+    versions = r"\(?\s*((?:(?:===|==|~=|!=|<=|>=|<|>)\s*[^\s,;()]+\s*,?\s*)*)\)?"
+    found = re.match(rf"{name}{versions}\s*(?:;\s*(.*))?$", body)
+    if not found:
+        raise ValueError(body)
+    return Requirement(found[1], found[2] or "", found[3].strip().rstrip(","), found[4] or "", "", options, comment)
+
+
+def render_requirement(requirement: Requirement) -> str:
+    """The line that pip reads, without its comment.
+
+    >>> render_requirement(parse_requirement("a [x]==1; python_version<'3.9' --hash=sha256:1 # why"))
+    "a[x]==1 ; python_version<'3.9' --hash=sha256:1"
+    """
+    named = requirement.name + requirement.extras
+    if requirement.url:
+        body = f"{named} @ {requirement.url}" if named else requirement.url
+    else:
+        body = named + requirement.specifier
+    marker = f"; {requirement.marker}" if requirement.marker else ""
+    return " ".join(word for word in (body, marker, *requirement.options) if word)
+
+
+def hoists(option: str) -> bool:
+    """Whether an option speaks for the whole file, so that it belongs on a line of its own."""
+    return option.split()[0] in INDEX_OPTIONS or option in GLOBAL_OPTIONS
+
+
+# -- cog.yaml
+
+
+class Reading:
+    """The reading of one cog.yaml: gathers faults and warnings, and turns YAML nodes into values."""
+
+    def __init__(self, file_name: str, read: Callable[[str], str]) -> None:
+        self.file_name, self.read = file_name, read
+        self.faults: list[str] = []
+        self.warnings: list[str] = []
+
+    def fault(self, where: Any, found: str, accepted: str) -> None:
+        """Note a fault; `where` is a node, or FILE:LINE."""
+        self.faults.append(f"{where if isinstance(where, str) else self.place(where)}: {found}; {accepted}")
+
+    def warn(self, where: Any, text: str) -> None:
+        self.warnings.append(f"{where if isinstance(where, str) else self.place(where)}: {text}")
+
+    def place(self, node: Any) -> str:
+        return f"{self.file_name}:{node.start_mark.line + 1}"
+
+    def mapping(self, node: Any, path: str, keys: tuple[str, ...]) -> dict[str, Any]:
+        """The values of a mapping node by key, without nulls; unknown keys warn, with the nearest known one."""
+        if is_null(node):
+            return {}
+        if node.id != "mapping":
+            self.fault(node, f"{path or 'the file'} is {describe_node(node)}",
+                       f"it takes keys, such as {keys[0]}, each with a colon")
+            return {}
+        values: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            name = str(key.value) if key.id == "scalar" else ""
+            if key.tag.endswith(":merge") and value.id == "mapping":
+                for inner, merged in value.value:
+                    values.setdefault(str(inner.value), merged)
+            elif name in lines:
+                self.fault(key, f'the key "{name}" stands here and in line {lines[name]}', "each key can be given once")
+            elif name in keys:
+                lines[name], values[name] = key.start_mark.line + 1, value
+            else:
+                self.warn(key, unknown_key(name, path, keys))
+        return {name: value for name, value in values.items() if not is_null(value) and name in keys}
+
+    def text(self, node: Any, path: str) -> str:
+        """A scalar's own text, stripped."""
+        if node is None or is_null(node):
+            return ""
+        if node.id != "scalar":
+            self.fault(node, f"{path} is {describe_node(node)}", "it takes one text")
+            return ""
+        return str(node.value).strip()
+
+    def flag(self, node: Any, path: str) -> bool:
+        """True or false, in any of YAML's words."""
+        text = self.text(node, path).lower()
+        if text not in ("", "true", "yes", "on", "y", "false", "no", "off", "n"):
+            self.fault(node, f'{path} is "{text}"', "it takes true or false")
+        return text in ("true", "yes", "on", "y")
+
+    def items(self, node: Any, path: str) -> list[Any]:
+        """The nodes of a list, without nulls."""
+        if node is None or is_null(node):
+            return []
+        if node.id != "sequence":
+            self.fault(node, f"{path} is {describe_node(node)}", "it takes a list, one `- item` a line")
+            return []
+        return [item for item in node.value if not is_null(item)]
+
+    def texts(self, node: Any, path: str) -> list[tuple[str, str]]:
+        """The items of a list of texts, each with its FILE:LINE."""
+        found = [(self.place(item), self.text(item, f"an item of {path}")) for item in self.items(node, path)]
+        return [(place, text) for place, text in found if text]
+
+
+def is_null(node: Any) -> bool:
+    """Whether a YAML node says nothing: absent, empty, null or ~."""
+    return node is None or bool(node.tag.endswith(":null"))
+
+
+def describe_node(node: Any) -> str:
+    """What a YAML node is, in the words of someone who wrote it."""
+    if node.id == "scalar":
+        return f'the text "{node.value}"'
+    return "a list" if node.id == "sequence" else "a mapping of keys"
+
+
+def unknown_key(name: str, path: str, keys: tuple[str, ...]) -> str:
+    """A warning that names a key and the nearest one that is known.
+
+    >>> unknown_key("python_verison", "build", BUILD_KEYS)
+    'unknown key "python_verison" in build is ignored; did you mean "python_version"?'
+    """
+    import difflib
+
+    close = difflib.get_close_matches(name, keys, 1)
+    elsewhere = "" if path or name not in BUILD_KEYS else '; it belongs under "build:"'
+    more = f'; did you mean "{close[0]}"?' if close else elsewhere
+    return f'unknown key "{name}"{f" in {path}" if path else ""} is ignored{more}'
+
+
+def compose_yaml(text: str, file_name: str) -> Any:
+    """The root node of a YAML text, None when it is empty. Raises ConfigError: not YAML, or not one document."""
+    import yaml
+
+    try:
+        return yaml.compose(text.lstrip("\ufeff"), Loader=yaml.SafeLoader)
+    except RecursionError as error:
+        raise ConfigError(f"{file_name}:1: nested too deeply; cog.yaml has three levels") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.context_mark if "simple key" in str(error.context) else error.problem_mark
+        line = mark.line + 1 if mark else 1
+        raise ConfigError(f"{file_name}:{line}: {explain_yaml(text, line, str(error.problem))}") from error
+    except yaml.YAMLError as error:
+        line = text.count("\n", 0, getattr(error, "position", 0)) + 1
+        raise ConfigError(f"{file_name}:{line}: invalid YAML: a character that YAML does not allow; "
+                          "save the file as plain UTF-8 text") from error
+
+
+def explain_yaml(text: str, line: int, problem: str) -> str:
+    """A YAML parser's complaint about a line, in terms of cog.yaml."""
+    lines = [*text.splitlines(), "", ""]
+    here, before = lines[line - 1], lines[max(0, line - 2)]
+    at = f"invalid YAML: {problem}"
+    if "\t" in here[: len(here) - len(here.lstrip())] or "\\t" in problem:
+        return f"{at}; the line is indented with a tab: use spaces"
+    if "could not find expected ':'" in problem or "expected <block end>" in problem:
+        if before.lstrip().startswith("- ") and not here.lstrip().startswith("- "):
+            return f"{at}; a list item without its dash? write `- {here.strip()}`, indented as the items above"
+        return f"{at}; write `key: value`, list items as `- item`, and indent what belongs together alike"
+    if "mapping values are not allowed" in problem:
+        return f"{at}; one colon too many, or an indentation unlike the line above: put texts with `: ` in quotes"
+    if "alias" in problem or "cannot start any token" in problem or "expected alphabetic" in problem:
+        return f"{at}; put texts that start with * & % @ ` ! in quotes"
+    if "single document" in problem or "document" in problem:
+        return f"{at}; cog.yaml is one document: remove the `---` lines"
+    return f"{at}; check the quotes, brackets and indentation of this line and the one above"
+
+
+def read_python_version(reading: Reading, node: Any) -> str:
+    """`build.python_version`, checked: 3.7 or newer, with or without a patch."""
+    import re
+
+    text = reading.text(node, "build.python_version")
+    found = f'build.python_version is "{text}"'
+    numbers = version_numbers(text)
+    if text and re.fullmatch(r"\d+", text):
+        reading.fault(node, found, 'must include major and minor version, for example python_version: "3.12"')
+    elif text and not re.fullmatch(r"\d+\.\d+(\.\d+\w*)?", text):
+        reading.fault(node, found, 'invalid version number; write it like python_version: "3.12"')
+    elif text and not (3, 7) <= numbers[:2] < (4,):
+        reading.fault(node, found, 'minimum supported Python version is 3.7; write python_version: "3.12"')
+    elif numbers[:2] > NEWEST_PYTHON:
+        reading.warn(node, f"{found}, newer than any that is known here ({NEWEST_PYTHON[0]}.{NEWEST_PYTHON[1]})")
+    return text
+
+
+def read_cuda(reading: Reading, build: dict[str, Any]) -> tuple[str, str]:
+    """`build.cuda` and `build.cudnn`, checked against the table; an unlisted CUDA warns and becomes the nearest one."""
+    cuda, cudnn = reading.text(build.get("cuda"), "build.cuda"), reading.text(build.get("cudnn"), "build.cudnn")
+    listed = sorted({version_numbers(image.cuda)[:2] for image in list_cuda_images()})
+    accepted = f"it takes one of {', '.join(f'{major}.{minor}' for major, minor in listed)}"
+    numbers = version_numbers(cuda)
+    if cuda and (len(numbers) < 2 or ".".join(map(str, numbers)) != cuda):
+        reading.fault(build["cuda"], f'build.cuda is "{cuda}"', accepted)
+        return "", cudnn
+    if cuda and not any(versions_match(image.cuda, cuda) for image in list_cuda_images()):
+        nearest = find_cuda_image(cuda).cuda
+        nearest = nearest if numbers[:2] == version_numbers(nearest)[:2] else ".".join(nearest.split(".")[:2])
+        reading.warn(build["cuda"], f"there is no base image for CUDA {cuda}; the nearest one is taken: {nearest}")
+        cuda = nearest
+    fitting = sorted({image.cudnn for image in list_cuda_images() if not cuda or versions_match(image.cuda, cuda)})
+    if cudnn and cudnn.split(".")[0] not in fitting:
+        for_cuda = f" for CUDA {cuda}" if cuda else ""
+        reading.fault(build["cudnn"], f'build.cudnn is "{cudnn}"',
+                      f"compatible CuDNN versions{for_cuda} are: {', '.join(fitting)}")
+    return cuda, cudnn.split(".")[0]
+
+
+def read_run_steps(reading: Reading, node: Any, path: str) -> tuple[RunStep, ...]:
+    """The commands of `build.run` or `build.pre_install`: texts, or mappings with mounts."""
+    steps = []
+    for item in reading.items(node, path):
+        entry = {"command": item}
+        if item.id == "mapping":
+            entry = reading.mapping(item, f"an item of {path}", ("command", "mounts"))
+        text = reading.text(entry.get("command"), f"the command of {path}")
+        command = "\n".join(line.rstrip() for line in text.splitlines())
+        if not command and item.id == "mapping":
+            reading.fault(item, f"an item of {path} has no command", "write command: and the shell command")
+        if any(not line.endswith("\\") for line in command.splitlines()[:-1]):
+            reading.fault(item, f'{path} has a command of several lines, "{command.splitlines()[0]}" and more',
+                          "it takes one command an item: make an item of each, or join them with &&")
+        if command.rstrip("\\ "):
+            mounts = read_mounts(reading, entry.get("mounts"), f"the mounts of {path}")
+            steps.append(RunStep(command.rstrip("\\ "), mounts))
+    return tuple(steps)
+
+
+def read_mounts(reading: Reading, node: Any, path: str) -> tuple[SecretMount, ...]:
+    """The secrets of one run step."""
+    mounts = []
+    for item in reading.items(node, path):
+        entry = reading.mapping(item, path, ("type", "id", "target"))
+        kind, name, target = (reading.text(entry.get(key), f"{key} in {path}") for key in ("type", "id", "target"))
+        if kind != "secret" or not name or not target or any(c in name + target for c in ', "\n'):
+            reading.fault(item, f'{path} has type "{kind}", id "{name}", target "{target}"',
+                          "each takes type: secret, an id and a target path")
+        mounts.append(SecretMount(name, target))
+    return tuple(mounts)
+
+
+def read_environment(reading: Reading, node: Any) -> tuple[tuple[str, str], ...]:
+    """`environment` as pairs sorted by name; names that the build or the runtime owns are faults."""
+    import re
+
+    values: dict[str, str] = {}
+    for place, text in reading.texts(node, "environment"):
+        name, equals, value = text.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\n" in value:
+            reading.fault(place, f'environment has "{text.splitlines()[0]}", which is not in the KEY=VALUE format',
+                          "write it like - NAME=value, on one line")
+        elif name in values:
+            reading.fault(place, f"environment variable {name} is already defined", "each can be given once")
+        elif name in RESERVED_NAMES or name.startswith(RESERVED_PREFIXES):
+            reading.fault(place, f"environment variable {name} is not allowed: reserved for internal use",
+                          "set it in setup(), or for one run with -e")
+        values.setdefault(name, value)
+    return tuple(sorted(values.items()))
+
+
+def read_reference(reading: Reading, node: Any, key: str) -> str:
+    """FILE.py:NAME of `run`, `predict` or `train`; NAME is empty where the file alone is given."""
+    example = {"run": "run.py:Runner", "train": "train.py:Trainer"}.get(key, "predict.py:Predictor")
+    text = reading.text(node, key)
+    file, dot, name = text.partition(".py:")
+    if text.endswith(".py"):
+        file, dot, name = text[:-3], ".py:", ""
+    parts = file.split("/")
+    if text and (not dot or not file or ".py:" in name or not (name.isidentifier() or not name)):
+        reading.fault(node, f'invalid {key} "{text}"', f"it must be in the form '{example}'")
+    elif text and (text.startswith("/") or ".." in parts):
+        reading.fault(node, f'{key} "{text}" lies outside the project', "it takes a path inside the folder of cog.yaml")
+    return f"{file}.py:{name}" if text else ""
+
+
+def read_concurrency(reading: Reading, node: Any, python_version: str) -> int:
+    """`concurrency.max`, or the number that stands in its place; 0 when absent."""
+    if is_null(node):
+        return 0
+    if node.id == "mapping":
+        entry = reading.mapping(node, "concurrency", ("max", "default_target"))
+        if "max" not in entry:
+            reading.fault(node, "concurrency has no max", "write max: and a number, 1 or more")
+            return 0
+        node = entry["max"]
+    text = reading.text(node, "concurrency.max")
+    if not text.isdecimal() or not 1 <= int(text[:9]) < 10**6:
+        reading.fault(node, f'concurrency.max is "{text}"', "it takes a number, 1 or more")
+        return 0
+    if int(text) > 1 and version_numbers(python_version or DEFAULT_PYTHON)[:2] < CONCURRENT_PYTHON:
+        reading.warn(node, f"concurrency requires Python 3.11 or higher, python_version is {python_version}; "
+                           "predictions run one at a time")
+        return 1
+    return int(text)
+
+
+def read_sdk_version(reading: Reading, node: Any) -> str:
+    """`build.sdk_version`: a version of the cog package, or `prerelease`."""
+    import re
+
+    text = reading.text(node, "build.sdk_version")
+    if text and text != "prerelease" and not re.fullmatch(r"\d+(\.\d+)*[-._]?[A-Za-z0-9.+-]*", text):
+        reading.fault(node, f'build.sdk_version is "{text}"', "it takes a version, such as 0.16.12, or prerelease")
+    elif text and text != "prerelease" and version_numbers(text) < OLDEST_SDK:
+        oldest = ".".join(map(str, OLDEST_SDK))
+        reading.fault(node, f"cog version {text} is below the minimum required version {oldest}",
+                      "leave sdk_version out for the newest")
+    return re.sub(r"-?(alpha|beta)[.]?(\d+)", lambda found: found[1][0] + found[2], text)
+
+
+def read_names(reading: Reading, top: dict[str, Any]) -> tuple[str, str]:
+    """`image` and `model`, of which one can be set; `weights` is refused."""
+    image, model = reading.text(top.get("image"), "image"), reading.text(top.get("model"), "model")
+    if image and model:
+        reading.fault(top["model"], "both image and model are set", "only one of them can be set")
+    if model and ("@" in model or ":" in model.rpartition("/")[2]):
+        reading.fault(top["model"], f'model is "{model}"', "it must be a bare repository, without a tag or digest")
+    if "weights" in top:
+        reading.fault(top["weights"], "weights: is not there yet", "`cog weights` does it today")
+    return image, model
+
+
+# -- the requirement lines of a config
+
+
+def logical_lines(text: str, name: str) -> list[tuple[str, str]]:
+    """The lines of a requirements file with their FILE:LINE: continued lines joined, blank and comment lines left out.
+
+    >>> logical_lines("a==1 \\\\\\n  --hash=x\\n# no\\n\\nb", "r.txt")
+    [('r.txt:1', 'a==1 --hash=x'), ('r.txt:5', 'b')]
+    """
+    found: list[tuple[str, str]] = []
+    pending, started = "", 0
+    for number, line in enumerate([*text.lstrip("\ufeff").splitlines(), ""], 1):
+        started = started if pending else number
+        if line.rstrip().endswith("\\") and not line.lstrip().startswith("#"):
+            pending += line.rstrip()[:-1].strip() + " "
+            continue
+        whole, pending = (pending + line.strip()).strip(), ""
+        if whole and not whole.startswith("#"):
+            found.append((f"{name}:{started}", whole))
+    return found
+
+
+def read_requirements(reading: Reading, lines: list[tuple[str, str]], folder: str, seen: tuple[str, ...]) -> list[str]:
+    """Requirement lines as pip will read them, without comments: files that -r names are put in their place, local
+    artifacts are named relative to the project as ./PATH, options of a whole file get lines of their own."""
+    kept: list[str] = []
+    for place, text in lines:
+        try:
+            requirement = parse_requirement(text)
+        except ValueError:
+            name, _, version = (part.strip(" =") for part in text.partition("="))
+            better = f", such as {name}=={version}" if version and name.isidentifier() else ""
+            reading.fault(place, f'requirement "{text}" cannot be read', f"it takes what pip takes{better}")
+            continue
+        kept += [option for option in requirement.options if requirement.name + requirement.url and hoists(option)]
+        own = requirement._replace(options=tuple(option for option in requirement.options if not hoists(option)))
+        if not requirement.name + requirement.url:
+            kept += [line for option in requirement.options
+                     for line in read_option_line(reading, place, option, folder, seen)]
+        elif not requirement.url:
+            kept.append(render_requirement(own))
+        else:
+            kept += read_place(reading, place, own, folder)
+    return kept
+
+
+def read_option_line(reading: Reading, place: str, option: str, folder: str, seen: tuple[str, ...]) -> list[str]:
+    """The lines that an option stands for: those of the file that -r names, nothing for -e ., else itself."""
+    import re
+
+    found = re.match(r"(-r|-e|-c|--\w+(?:-\w+)*)[\s=]*(.*)", option)
+    name, value = (found[1], found[2].strip()) if found else (option, "")
+    if "://" in value:
+        return [option]
+    if name in ("-r", "--requirement"):
+        return read_requirements_file(reading, place, os.path.normpath(os.path.join(folder, value)), seen)
+    if name in ("-c", "--constraint", "--find-links"):
+        reading.fault(place, f'requirement "{option}" names a local file', "write its lines here")
+        return []
+    if name in ("-e", "--editable"):
+        if value.rstrip("/") not in (".", ""):
+            reading.fault(place, f'requirement "{option}" is a folder', FOLDER_REMEDY)
+        return []
+    return [option]
+
+
+def read_requirements_file(reading: Reading, place: Any, path: str, seen: tuple[str, ...] = ()) -> list[str]:
+    """The lines of a requirements file, relative to the project or absolute."""
+    if path in seen:
+        reading.fault(place, f'requirements file "{path}" includes itself', "remove one of the -r lines")
+        return []
+    try:
+        text = reading.read(path)
+    except FileNotFoundError:
+        reading.fault(place, f'requirements file "{path}" does not exist',
+                      "it takes a file, relative to the folder of cog.yaml")
+        return []
+    except (OSError, ValueError) as error:
+        reading.fault(place, f'requirements file "{path}" cannot be read: {error}', "it takes a text file in UTF-8")
+        return []
+    return read_requirements(reading, logical_lines(text, path), os.path.dirname(path), (*seen, path))
+
+
+def read_place(reading: Reading, place: str, requirement: Requirement, folder: str) -> list[str]:
+    """The line of a requirement that is a URL or a path. Faults: local folders, paths outside the project."""
+    url = requirement.url
+    if "://" in url and not url.startswith("file:"):
+        return [render_requirement(requirement)]
+    path = os.path.normpath(os.path.join(folder, url))
+    if url.startswith("file:") or path.startswith(("/", "../")):
+        reading.fault(place, f'requirement "{url}" lies outside the project', "it takes a path inside it: ./a.whl")
+    elif not url.lower().endswith(ARTIFACT_SUFFIXES):
+        if path != ".":
+            reading.fault(place, f'requirement "{url}" is a folder', FOLDER_REMEDY)
+    elif requirement.name or requirement.marker or requirement.options:
+        reading.fault(place, f'requirement "{url}" is a local file with more beside it', "it takes the path alone")
+    else:
+        return [f"./{path}"]
+    return []
+
+
+def read_packages(reading: Reading, build: dict[str, Any]) -> tuple[tuple[str, ...], str, list[str]]:
+    """`build.python_packages` and `build.python_requirements` as written, and the lines for pip of what is set."""
+    packages = reading.texts(build.get("python_packages"), "build.python_packages")
+    file = reading.text(build.get("python_requirements"), "build.python_requirements")
+    if packages and file:
+        reading.fault(build["python_requirements"], "both python_packages and python_requirements are set",
+                      "only one of python_packages or python_requirements can be set")
+    listed = [(place, line) for place, item in packages for _, line in logical_lines(item, place)]
+    lines = read_requirements(reading, listed, "", ())
+    if file:
+        lines += read_requirements_file(reading, build["python_requirements"], os.path.normpath(file))
+    return tuple(item for _, item in packages), file, lines
+
+
+def by_line(texts: list[str]) -> list[str]:
+    """Texts that begin with FILE:LINE: in the order of the lines, each once."""
+    import re
+
+    return sorted(dict.fromkeys(texts), key=lambda text: int((re.findall(r":(\d+): ", text) or ["0"])[0]))
+
+
+def parse_config(text: str, file_name: str, read: Callable[[str], str], project: str = "") -> Config:
+    """A cog.yaml's text as a Config, as written. `read` gives the text of a requirements file, by a path relative to
+    the project or absolute. Raises ConfigError: all faults, one a line."""
+    reading = Reading(file_name, read)
+    top = reading.mapping(compose_yaml(text, file_name), "", TOP_KEYS)
+    build = reading.mapping(top.get("build"), "build", BUILD_KEYS)
+    python_version = read_python_version(reading, build.get("python_version"))
+    cuda, cudnn = read_cuda(reading, build)
+    if "run" in top and "predict" in top:
+        reading.fault(top["run"], "both run and predict are set", "only one of run or predict can be set")
+    called = "run" if "run" in top else "predict"
+    packages, requirements_file, lines = read_packages(reading, build)
+    image, model = read_names(reading, top)
+    config = Config(
+        project, file_name, python_version, reading.flag(build.get("gpu"), "build.gpu"), cuda, cudnn,
+        python_requirements=requirements_file, python_packages=packages, requirements=tuple(lines),
+        artifacts=tuple(dict.fromkeys(line[2:] for line in lines if line.startswith("./"))),
+        system_packages=read_system_packages(reading, build.get("system_packages")),
+        run=(*read_run_steps(reading, build.get("run"), "build.run"),
+             *read_run_steps(reading, build.get("pre_install"), "build.pre_install")),
+        environment=read_environment(reading, top.get("environment")), image=image, model=model,
+        predict=read_reference(reading, top.get(called), called),
+        train=read_reference(reading, top.get("train"), "train"),
+        sdk_version=read_sdk_version(reading, build.get("sdk_version")),
+        concurrency_max=read_concurrency(reading, top.get("concurrency"), python_version),
+    )
+    if reading.faults:
+        raise ConfigError("\n".join(by_line(reading.faults)))
+    return config._replace(warnings=tuple(by_line(reading.warnings)))
+
+
+def read_system_packages(reading: Reading, node: Any) -> tuple[str, ...]:
+    """apt names of `build.system_packages`; an item may hold several, and a version or release after = or /."""
+    import re
+
+    names: list[str] = []
+    for place, text in reading.texts(node, "build.system_packages"):
+        for name in text.split():
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+:~-]*([=/][A-Za-z0-9.+:~*-]+)?", name):
+                reading.fault(place, f'build.system_packages has "{name}"', "it takes names of apt packages")
+            names.append(name)
+    return tuple(dict.fromkeys(names))
+
+
+def find_config(cwd: str, file: str) -> str:
+    """The path of the config named by -f (cog.yaml): in the folder, else in the nearest parent that has it.
+    Raises ConfigError: none is found."""
+    folder = os.path.abspath(cwd)
+    while True:
+        path = os.path.join(folder, file)
+        if os.path.isfile(path):
+            return os.path.normpath(path)
+        if folder == os.path.dirname(folder) or os.path.isabs(file):
+            break
+        folder = os.path.dirname(folder)
+    raise ConfigError(f"{file} not found in {cwd} (or in any parent directories)",
+                      hint="go to the model's folder, name the file with -f, or name an image: cog.pyz predict IMAGE")
+
+
+def read_config(path: str) -> Config:
+    """The completed Config of a file; its folder is the project. Raises ConfigError: all faults, one a line."""
+    project, file_name = os.path.split(os.path.abspath(path))
+
+    def read(name: str) -> str:
+        with open(os.path.join(project, name), encoding="utf-8") as file:
+            return file.read()
+
+    try:
+        text = read(file_name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", hint="it must be a text file in UTF-8") from error
+    return complete_config(parse_config(text, file_name, read, project))
+
+
+# -- completion
+
+
+def complete_config(config: Config) -> Config:
+    """The config with Python, CUDA, cuDNN and requirement lines settled by the table. Twice is the same as once."""
+    requirements = [parse_requirement(line) for line in config.requirements]
+    if not config.python_version:
+        config = config._replace(python_version=default_python(requirements))
+        if requirements or config.system_packages or config.run or config.gpu:
+            warning = f"cog.yaml has no python_version; Python {config.python_version} is taken"
+            config = config._replace(warnings=(*config.warnings, warning))
+    row, config = complete_torch(config, requirements)
+    if config.gpu:
+        config = complete_cuda(config, requirements, row)
+    return complete_packages(complete_requirements(config, requirements, row))
+
+
+def complete_packages(config: Config) -> Config:
+    """The config with apt names that are gone replaced by their successors, and a warning for each."""
+    warnings = list(config.warnings)
+    for name in config.system_packages:
+        successor = APT_SUCCESSORS.get(name) or APT_MOVED.get(name)
+        if successor:
+            where = "" if name in APT_SUCCESSORS else "where it is, "
+            warnings.append(f"system package {name} is gone from newer distributions; "
+                            f"{where}{successor} is installed in its place")
+    packages = dict.fromkeys(APT_SUCCESSORS.get(name, name) for name in config.system_packages)
+    return config._replace(system_packages=tuple(packages), warnings=tuple(dict.fromkeys(warnings)))
+
+
+def is_pin(requirement: Requirement) -> bool:
+    """Whether a requirement names one version, or one series of patches."""
+    return requirement.specifier.startswith("==") and "," not in requirement.specifier
+
+
+def default_python(requirements: list[Requirement]) -> str:
+    """The Python of a config that names none: the default, or the newest that its pinned torch or TensorFlow has.
+
+    >>> default_python([parse_requirement("torch==2.0.1")]), default_python([])
+    ('3.11', '3.13')
+    """
+    pinned = {item.key: item.version for item in requirements if is_pin(item)}
+    spans = [row.pythons for row in list_torch_rows() if versions_match(row.torch, pinned.get("torch", ""))]
+    spans += [row.pythons for row in list_tensorflow_rows()
+              if versions_match(row.tensorflow, pinned.get("tensorflow", ""))]
+    return min([DEFAULT_PYTHON, *(span.partition("-")[2] for span in spans)], key=version_numbers)
+
+
+def for_this_system(requirement: Requirement) -> bool:
+    """Whether a marker lets the requirement count on Linux."""
+    import re
+
+    other = r"==\s*['\"](darwin|win32|Darwin|Windows|nt)['\"]|!=\s*['\"](linux|Linux|posix)['\"]"
+    return not re.search(other, requirement.marker)
+
+
+def find_requirement(requirements: list[Requirement], *names: str) -> Requirement:
+    """The first requirement of these names that counts on Linux and comes from an index; an empty one without it."""
+    fitting = (item for item in requirements if item.key in names and not item.url and for_this_system(item))
+    return next(fitting, Requirement())
+
+
+def complete_torch(config: Config, requirements: list[Requirement]) -> tuple[TorchRow | None, Config]:
+    """The build of torch that the model gets, if the table knows it, and the config with what is to be said of it."""
+    torch, vision = find_requirement(requirements, "torch"), find_requirement(requirements, "torchvision")
+    rows = [row for row in list_torch_rows() if bool(row.cuda) == config.gpu]
+    if not config.gpu:
+        same = [row for row in rows if is_pin(torch) and row.torch == torch.version]
+        return (same[0] if same else None), config._replace(torch=torch.version)
+    asked = torch if torch.version or not vision.version else vision
+    named = torch_candidates(rows, asked, config.python_version) if asked.version or torch.name else []
+    if torch.version and not named:
+        return None, assume_cuda(config, torch.version, rows)
+    row = choose_build(named, config, asked)
+    config = config._replace(torch=row.torch if row and torch.name else torch.version)
+    warnings = explain_torch(config, torch, row, named) if torch.name else []
+    return row, config._replace(warnings=(*config.warnings, *warnings))
+
+
+def torch_candidates(rows: list[TorchRow], asked: Requirement, python_version: str) -> list[TorchRow]:
+    """The builds that a torch or torchvision may mean: a pin's own; else those of the first version that it names;
+    else all that satisfy it and have wheels for the Python."""
+    fitting = [row for row in rows if python_fits(python_version, row.pythons)]
+    if asked.key == "torchvision":
+        return [row for row in rows if versions_match(row.torchvision, asked.version)]
+    named = [row for row in rows if versions_match(row.torch, asked.version)]
+    if is_pin(asked):
+        return named
+    fitting = [row for row in fitting if satisfies(row.torch, asked.specifier)]
+    return [row for row in named if row in fitting] or fitting
+
+
+def choose_build(rows: list[TorchRow], config: Config, asked: Requirement) -> TorchRow | None:
+    """The build to take: with a CUDA in force the nearest that is not newer, else the one that +cuXYZ names, else the
+    newest CUDA of the version, else the newest torch."""
+    if config.cuda:
+        rows = [row for row in rows if version_numbers(row.cuda) <= version_numbers(config.cuda)[:2]]
+    elif not asked.version:
+        return rows[-1] if rows else None
+    else:
+        rows = [row for row in rows if asked.local and row.index_url == TORCH_INDEX.format(asked.local)] or rows
+    return max(rows, key=lambda row: (version_numbers(row.cuda), version_numbers(row.torch)), default=None)
+
+
+def explain_torch(config: Config, torch: Requirement, row: TorchRow | None, named: list[TorchRow]) -> list[str]:
+    """Warnings about a torch: an open version that was settled, a CUDA or a Python that it has no build for."""
+    if not row:
+        known = ", ".join(sorted({build.cuda for build in named}, key=version_numbers))
+        return [f"torch {torch.version} is not known for CUDA {config.cuda}; it is built for {known}"] if known else []
+    warnings = []
+    if not torch.version:
+        warnings.append(f"torch has no version; the newest that fits is taken: torch=={row.torch} for CUDA {row.cuda}")
+    low, _, high = row.pythons.partition("-")
+    if version_numbers(config.python_version)[:2] > version_numbers(high):
+        warnings.append(f"torch {row.torch} has wheels for Python {low} to {high}; "
+                        f"python_version is {config.python_version}")
+    return warnings
+
+
+def assume_cuda(config: Config, version: str, rows: list[TorchRow]) -> Config:
+    """The config for a torch that the table lacks: where none is set, the CUDA of the nearest torch, with a warning."""
+    if config.cuda:
+        return config._replace(torch=version)
+    near = ([row for row in rows if version_numbers(row.torch) <= version_numbers(version)] or rows[:1])[-1]
+    warning = (f"torch {version} is not in the table of CUDA versions; "
+               f"CUDA {near.cuda} is taken, as for torch {near.torch}")
+    return config._replace(torch=version, cuda=near.cuda, warnings=(*config.warnings, warning))
+
+
+def complete_cuda(config: Config, requirements: list[Requirement], row: TorchRow | None) -> Config:
+    """The config of a GPU model with CUDA and cuDNN: as set, else as TensorFlow, torch or the default wants them."""
+    wanted = find_requirement(requirements, "tensorflow", "tensorflow-gpu")
+    cuda, cudnn, warnings = config.cuda, config.cudnn, list(config.warnings)
+    if wanted.name:
+        tensorflow, known = choose_tensorflow(wanted, config.python_version)
+        cuda = cuda or tensorflow.cuda
+        if not known:
+            warnings.append(f"tensorflow {wanted.version or 'without a version'} is not in the table of CUDA versions; "
+                            f"CUDA {cuda} is taken")
+        elif not versions_match(cuda, tensorflow.cuda):
+            warnings.append(f"tensorflow {wanted.version} is built for CUDA {tensorflow.cuda}; cuda is {cuda}")
+        if not cudnn and versions_match(cuda, tensorflow.cuda):
+            cudnn = tensorflow.cudnn
+        config = config._replace(tensorflow=wanted.version)
+    cuda = cuda or (row.cuda if row else DEFAULT_CUDA)
+    image = find_cuda_image(cuda, cudnn)
+    if cudnn and cudnn != image.cudnn:
+        warnings.append(f"there is no base image for CUDA {cuda} with cuDNN {cudnn}; cuDNN {image.cudnn} is taken")
+    return config._replace(cuda=cuda, cudnn=image.cudnn, warnings=tuple(warnings))
+
+
+def choose_tensorflow(wanted: Requirement, python_version: str) -> tuple[TensorflowRow, bool]:
+    """The row for a TensorFlow, and whether it is its own: of the same major.minor, else the nearest below it."""
+    rows = list_tensorflow_rows()
+    if not wanted.version:
+        return ([row for row in rows if python_fits(python_version, row.pythons)] or rows)[-1], False
+    same = [row for row in rows if version_numbers(row.tensorflow)[:2] == version_numbers(wanted.version)[:2]]
+    below = [row for row in rows if version_numbers(row.tensorflow) <= version_numbers(wanted.version)]
+    return (same or below or rows[:1])[-1], bool(same)
+
+
+def complete_requirements(config: Config, requirements: list[Requirement], row: TorchRow | None) -> Config:
+    """The config with its lines as pip gets them: options first, torch from the right index, no line for cog."""
+    options: list[str] = []
+    lines: list[str] = []
+    warnings = list(config.warnings)
+    for item in requirements:
+        if not item.name + item.url:
+            options += item.options
+        elif item.key in ("cog", "coglet"):
+            warnings.append(f"requirement {render_requirement(item)} is left out; the build installs "
+                            f"{runtime_name(config)}: build.sdk_version, COG_SDK_WHEEL and COGLET_WHEEL choose another")
+        else:
+            line, index = settle_requirement(item, config, row)
+            lines.append(line)
+            options += [f"--extra-index-url {index}"] if index else []
+    found = tuple(dict.fromkeys([*options, *lines]))
+    return config._replace(requirements=found, warnings=tuple(dict.fromkeys(warnings)))
+
+
+def runtime_name(config: Config) -> str:
+    """What the build installs as Cog's runtime, in words."""
+    return f"cog {config.sdk_version}" if config.sdk_version else f"the newest cog for Python {config.python_version}"
+
+
+def settle_requirement(item: Requirement, config: Config, row: TorchRow | None) -> tuple[str, str]:
+    """One line, and the index that it needs. Only torch and torchvision change, and not where hashes forbid it."""
+    unchanged = render_requirement(item), ""
+    if item.url or item.options or not for_this_system(item):
+        return unchanged
+    if item.key == "torch" and row and (item.version or config.gpu):
+        return render_requirement(item._replace(specifier=f"=={row.torch}")), row.index_url
+    if item.key != "torchvision" or not is_pin(item):
+        return unchanged
+    rows = [build for build in list_torch_rows()
+            if build.torchvision == item.version and bool(build.cuda) == config.gpu]
+    chosen = choose_build(rows, config if config.gpu else Config(), item)
+    if not chosen:
+        return unchanged
+    suffix = "+cpu" if not config.gpu and version_numbers(chosen.torch) < (2,) else ""
+    return render_requirement(item._replace(specifier=f"=={chosen.torchvision}{suffix}")), chosen.index_url
+
+
+def run_step_json(step: RunStep) -> JSON:
+    """One run step as the label has it."""
+    mounts = [{"type": "secret", "id": mount.id, "target": mount.target} for mount in step.mounts]
+    return {"command": step.command, **({"mounts": mounts} if mounts else {})}
+
+
+def config_json(config: Config) -> JSON:
+    """The object of the label run.cog.config: the completed config in cog.yaml's keys, empty ones left out."""
+    build: JSON = {
+        "gpu": config.gpu, "python_version": config.python_version, "python_requirements": config.python_requirements,
+        "python_packages": list(config.python_packages), "run": [run_step_json(step) for step in config.run],
+        "system_packages": list(config.system_packages), "cuda": config.cuda, "cudnn": config.cudnn,
+        "sdk_version": config.sdk_version,
+    }
+    document: JSON = {
+        "build": {key: value for key, value in build.items() if value}, "image": config.image, "model": config.model,
+        "predict": config.predict, "train": config.train,
+        "concurrency": {"max": config.concurrency_max} if config.concurrency_max else None,
+        "environment": [f"{name}={value}" for name, value in config.environment],
+    }
+    return {key: value for key, value in document.items() if value}
 
 
 # == 5. Schema ================================================================
@@ -1231,6 +2333,434 @@ def describe_inputs(values: JSON, schema: InputSchema | None) -> JSON:
 
 
 # == 7. Dockerfile ============================================================
+# In: a completed Config and BuildSettings (flags, and what this machine's pip, certificates and wheels say). Out: the
+# text of a Dockerfile that Docker 20.10's own frontend and Podman's builder take, and the files that it copies, which
+# travel in the one context under .cog/build/. Nothing is fetched but the base, and what apt and pip are asked for.
+# A CUDA base has no Python of its own: it is copied from the official image of the same C library, its shared
+# libraries come from the distribution. Pure but for read_build_settings.
+
+BUILD_FOLDER = ".cog/build"  # in the context; never on disk
+COPIED = "/tmp/cog"  # where the image holds those files
+PIP_MOUNTS = "--mount=type=cache,target=/root/.cache/pip"
+PIP_SECRET = "pip.conf"  # the secret's id
+CERTIFICATES = "/usr/local/share/ca-certificates"
+CERTIFICATE_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+APT_MOUNT = "--mount=type=cache,target=/var/cache/apt,sharing=locked"
+PIP_SETTINGS = ("index-url", "extra-index-url", "find-links", "trusted-host", "proxy", "timeout", "retries")
+# What a CUDA base lacks: the shared libraries of Python's own modules, and tools that build steps there rely on
+CUDA_PACKAGES = ("ca-certificates", "curl", "git", "libexpat1", "libpython3-stdlib", "wget", "xz-utils", "zlib1g")
+COG_BASE_PACKAGES = (
+    "build-essential", "cmake", "curl", "ffmpeg", "findutils", "g++", "gcc", "git", "libavcodec-dev", "libcairo2-dev",
+    "libfontconfig1", "libgirepository1.0-dev", "libgl1", "libglx-mesa0", "libglib2.0-0", "libopencv-dev", "libsm6",
+    "libsndfile1", "libssl-dev", "libunistring-dev", "libxext6", "libxrender1", "sox", "unzip", "wget", "zip", "zstd",
+)
+
+
+class BuildSettings(NamedTuple):
+    """What decides a build beside the config. Texts are empty and tuples are empty where nothing was said."""
+
+    base_image: str = ""  # --base-image
+    use_cog_base_image: bool = False
+    use_cuda_base_image: bool = True
+    registry: str = "r8.im"  # where cog-base images live
+    ca_certificates: tuple[str, ...] = ()  # PEM texts
+    pip_conf: str = ""  # the machine's pip settings; the caller offers it as the secret pip.conf
+    runtime: tuple[str, ...] = ()  # words for pip; a local wheel by its file name
+    wheels: tuple[tuple[str, bytes], ...] = ()  # those local wheels
+    for_development: bool = False  # the project is mounted at /src, so it is not copied
+
+
+# -- images
+
+
+def base_image(config: Config, settings: BuildSettings) -> str:
+    """The image that the model's image starts from.
+
+    >>> base_image(Config(python_version="3.11.4"), BuildSettings())
+    'python:3.11.4-slim'
+    >>> base_image(Config(python_version="3.11", gpu=True, cuda="11.8", cudnn="8"), BuildSettings())
+    'nvidia/cuda:11.8.0-cudnn8-devel-ubuntu22.04'
+    """
+    if settings.base_image:
+        return settings.base_image
+    cog_base = cog_base_image(config, settings.registry) if settings.use_cog_base_image else ""
+    if cog_base:
+        return cog_base
+    if config.gpu and settings.use_cuda_base_image:
+        return find_cuda_image(config.cuda, config.cudnn).name
+    return f"python:{config.python_version}-slim"
+
+
+def python_image(config: Config, settings: BuildSettings) -> str:
+    """The image that Python is copied from onto a CUDA base: one built for the same C library; empty for other bases.
+
+    >>> python_image(Config(python_version="3.10.4", gpu=True, cuda="11.6"), BuildSettings())
+    'python:3.10-slim-bullseye'
+    """
+    import re
+
+    found = re.search(r"(?:^|/)nvidia/cuda:\S*ubuntu(\d+)\.04$", base_image(config, settings))
+    if not found:
+        return ""
+    minor = ".".join(config.python_version.split(".")[:2])
+    return f"python:{minor}-slim-{'bullseye' if int(found[1]) < 22 else 'bookworm'}"
+
+
+def list_base_images(config: Config, settings: BuildSettings) -> tuple[str, ...]:
+    """Every image that the build starts from or copies from."""
+    return tuple(image for image in (base_image(config, settings), python_image(config, settings)) if image)
+
+
+def cog_base_image(config: Config, registry: str = "r8.im") -> str:
+    """The cog-base image for a config, empty when there can be none.
+
+    >>> cog_base_image(Config(python_version="3.11.4", gpu=True, cuda="12.1", torch="2.3"))
+    'r8.im/cog-base:cuda12.1-python3.11-torch2.3.1'
+    >>> cog_base_image(Config(python_version="3.9"))
+    ''
+    """
+    minor = ".".join(config.python_version.split(".")[:2])
+    if not (3, 10) <= version_numbers(minor) <= NEWEST_PYTHON:
+        return ""
+    cuda = ".".join(config.cuda.split(".")[:2])
+    if cuda and (version_numbers(cuda) < (11, 6) or not any(versions_match(i.cuda, cuda) for i in list_cuda_images())):
+        return ""
+    rows = [row for row in list_torch_rows() if versions_match(row.torch, config.torch) and row.cuda == cuda
+            and version_numbers(row.torch) >= (2,) and python_fits(minor, row.pythons)]
+    torch = f"-torch{rows[-1].torch}" if rows else ""
+    return f"{registry}/cog-base:{f'cuda{cuda}-' if cuda else ''}python{minor}{torch}"
+
+
+# -- the runtime
+
+
+def runtime_requirements(config: Config, settings: BuildSettings, folder: str = "") -> tuple[str, ...]:
+    """The words that make pip install Cog's runtime. Without a version the index's own metadata finds the newest one
+    for the Python at hand. Local wheels lie in `folder`.
+
+    >>> runtime_requirements(Config(sdk_version="0.16.12"), BuildSettings())
+    ('cog==0.16.12',)
+    """
+    if settings.runtime:
+        local = {name for name, _ in settings.wheels}
+        return tuple(f"{folder}/{word}" if word in local else word for word in settings.runtime)
+    return sdk_words(config.sdk_version)
+
+
+def sdk_words(version: str) -> tuple[str, ...]:
+    """The words for pip of a version of cog, `prerelease`, or nothing for the newest."""
+    import re
+
+    if version == "prerelease":
+        return ("--pre", "cog")
+    pre = ("--pre",) if re.search(r"\d\.?(a|b|rc|dev)", version) else ()
+    return (*pre, f"cog=={version}") if version else ("cog",)
+
+
+def runtime_environment(config: Config) -> dict[str, str]:
+    """The variables by which the runtime finds the model. An image for development gets them at its start instead."""
+    values = {"COG_PREDICT_TYPE_STUB": config.predict, "COG_TRAIN_TYPE_STUB": config.train,
+              "COG_MAX_CONCURRENCY": str(config.concurrency_max or "")}
+    return {name: value for name, value in values.items() if value}
+
+
+# -- rendering
+
+
+def render_dockerfile(config: Config, settings: BuildSettings) -> str:
+    """The Dockerfile of a completed config."""
+    lines = [
+        *render_base(config, settings), *render_certificates(settings), *render_environment(dict(config.environment)),
+        *render_apt(config, settings), *render_python(config, settings), *render_packages(config, settings),
+        *render_runtime(config, settings), *render_run_steps(config, settings), "WORKDIR /src", "EXPOSE 5000",
+    ]
+    if not settings.for_development:
+        lines += render_environment(runtime_environment(config))
+    lines.append('CMD ["python","-m","cog.server.http"]')
+    if not settings.for_development:
+        clean = [f"rm -rf /src/{BUILD_FOLDER}"] if build_files_are_needed(config, settings) else []
+        renamed = config.file_name != "cog.yaml"
+        clean += [f"cp {quote_shell(f'/src/{config.file_name}')} /src/cog.yaml"] if renamed else []
+        lines += ["COPY . /src", *(["RUN " + " && ".join(clean)] if clean else [])]
+    return "\n".join(lines) + "\n"
+
+
+def quote_shell(text: str) -> str:
+    """A text as one word of a shell."""
+    import shlex
+
+    return shlex.quote(text)
+
+
+def quote_value(value: str) -> str:
+    """The value of an ENV line, quoted if need be: $NAME and ${NAME} expand, everything else stands for itself.
+
+    >>> print(quote_value('a "b" $HOME 5$ \\\\'))
+    "a \\"b\\" $HOME 5\\$ \\\\"
+    """
+    import re
+
+    if re.fullmatch(r"[\w.-]+", value):
+        return value
+    return '"' + re.sub(r'["\\]|\$(?![A-Za-z_{])', r"\\\g<0>", value) + '"'
+
+
+def render_environment(values: Mapping[str, str]) -> list[str]:
+    """One ENV line for some variables, none for none."""
+    return ["ENV " + " ".join(f"{name}={quote_value(value)}" for name, value in values.items())] if values else []
+
+
+def render_base(config: Config, settings: BuildSettings) -> list[str]:
+    """FROM, and the variables that every build and every model gets."""
+    python, base = python_image(config, settings), base_image(config, settings)
+    lines = [f"FROM {python} AS python"] if python else []
+    lines.append(f"FROM {base}")
+    values = {"PIP_BREAK_SYSTEM_PACKAGES": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
+    if "/cog-base:" not in base:
+        values = {
+            "DEBIAN_FRONTEND": "noninteractive", "PYTHONUNBUFFERED": "1", "NVIDIA_DRIVER_CAPABILITIES": "all",
+            "LD_LIBRARY_PATH": "${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/lib/x86_64-linux-gnu"
+                               ":/usr/local/nvidia/lib64:/usr/local/nvidia/bin",
+            **({"LANG": "C.UTF-8"} if python else {}), **values,
+        }
+    return lines + render_environment(values)
+
+
+def render_certificates(settings: BuildSettings) -> list[str]:
+    """The steps that make the image trust the authorities of COG_CA_CERT, before anything is downloaded."""
+    if not settings.ca_certificates:
+        return []
+    files = f"{CERTIFICATES}/cog-ca-cert*.crt"
+    return [
+        f"COPY {BUILD_FOLDER}/certificates/ {CERTIFICATES}/",
+        f"RUN if command -v update-ca-certificates >/dev/null; then update-ca-certificates; "
+        f"else mkdir -p /etc/ssl/certs && cat {files} >> {CERTIFICATE_BUNDLE}; fi",
+        *render_environment({"SSL_CERT_FILE": CERTIFICATE_BUNDLE, "REQUESTS_CA_BUNDLE": CERTIFICATE_BUNDLE,
+                             "PIP_CERT": CERTIFICATE_BUNDLE}),
+    ]
+
+
+def apt_packages(config: Config, settings: BuildSettings) -> list[str]:
+    """The apt packages of the image: those of cog.yaml, and the tools that its build steps and requirements call.
+
+    >>> apt_packages(Config(run=(RunStep("curl -o x y"),), requirements=("git+https://h/r",)), BuildSettings())
+    ['curl', 'git']
+    """
+    import re
+
+    asked = list(config.system_packages)
+    steps = "\n".join(step.command for step in config.run)
+    tools = [tool for tool in ("curl", "git", "wget") if re.search(rf"(?<![\w./-]){tool}(?![\w./-])", steps)]
+    tools += ["git"] if any("git+" in line for line in config.requirements) else []
+    tools += ["curl"] if asked else []  # images built by Cog have it, and some models call it while they run
+    if python_image(config, settings):
+        tools = list(CUDA_PACKAGES)
+    present = COG_BASE_PACKAGES if "/cog-base:" in base_image(config, settings) else ()
+    return [name for name in dict.fromkeys([*sorted(tools), *asked]) if name not in present]
+
+
+def render_apt(config: Config, settings: BuildSettings) -> list[str]:
+    """The step that installs the apt packages; a name that newer distributions dropped is tried, then its successor."""
+    names = apt_packages(config, settings)
+    if not names:
+        return []
+    words = [f"$(first {name} {APT_MOVED[name]})" if name in APT_MOVED else name for name in names]
+    first = ('first() { for name; do if apt-get install -qqs "$name" >/dev/null 2>&1; then echo "$name"; return; fi; '
+             'done; echo "$1"; } && ') if any(name in APT_MOVED for name in names) else ""
+    return [f"RUN {APT_MOUNT} apt-get update -qq && {first}apt-get install -qqy {' '.join(words)}"
+            " && rm -rf /var/lib/apt/lists/*"]
+
+
+def render_python(config: Config, settings: BuildSettings) -> list[str]:
+    """The steps that give a base its Python, or its usual name."""
+    if python_image(config, settings):
+        return ["COPY --from=python /usr/local/ /usr/local/",
+                'RUN ldconfig && python -c "import bz2, ctypes, lzma, sqlite3, ssl, zlib"']
+    if settings.base_image:
+        return ['RUN command -v python >/dev/null || ln -s "$(command -v python3)" /usr/local/bin/python']
+    return []
+
+
+def pip_install(settings: BuildSettings, words: str) -> str:
+    """One step that runs pip install, with the machine's settings where there are any."""
+    return f"RUN {PIP_MOUNTS}{pip_secret(settings)} python -m pip install --cache-dir /root/.cache/pip {words}"
+
+
+def pip_secret(settings: BuildSettings) -> str:
+    """The mount by which pip in a build step reads the machine's settings."""
+    return f" --mount=type=secret,id={PIP_SECRET},target=/etc/pip.conf" if settings.pip_conf else ""
+
+
+def render_packages(config: Config, settings: BuildSettings) -> list[str]:
+    """The steps that install the requirement lines, and tell the linker where their libraries are."""
+    if not config.requirements:
+        return []
+    copies = [f"COPY {BUILD_FOLDER}/requirements.txt {COPIED}/requirements.txt"]
+    if config.artifacts:
+        copies.append(f"COPY {BUILD_FOLDER}/artifacts/ {COPIED}/artifacts/")
+    return [
+        *copies, pip_install(settings, f"-r {COPIED}/requirements.txt"),
+        'RUN find / -xdev -type f -name "*python*.so" -printf "%h\\n" | sort -u > /etc/ld.so.conf.d/cog.conf'
+        " && ldconfig",
+    ]
+
+
+def render_runtime(config: Config, settings: BuildSettings) -> list[str]:
+    """The step that installs Cog's runtime."""
+    words = " ".join(quote_shell(word) for word in runtime_requirements(config, settings, f"{COPIED}/runtime"))
+    copy = [f"COPY {BUILD_FOLDER}/runtime/ {COPIED}/runtime/"] if settings.wheels else []
+    return [*copy, pip_install(settings, words)]
+
+
+def render_run_steps(config: Config, settings: BuildSettings) -> list[str]:
+    """The commands of cog.yaml, each a step, with its secrets."""
+    lines = []
+    for step in config.run:
+        mounts = "".join(f"--mount=type=secret,id={mount.id},target={mount.target} " for mount in step.mounts)
+        lines.append(f"RUN {pip_secret(settings).lstrip()}{' ' if settings.pip_conf else ''}{mounts}{step.command}")
+    return lines
+
+
+def render_requirements(config: Config, folder: str) -> str:
+    """The requirements file for pip; local artifacts lie in `folder` under their own names."""
+    lines = [f"{folder}/{os.path.basename(line)}" if line[2:] in config.artifacts and line.startswith("./") else line
+             for line in config.requirements]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def build_files_are_needed(config: Config, settings: BuildSettings) -> bool:
+    """Whether the Dockerfile copies files from .cog/build/."""
+    return bool(config.requirements or settings.wheels or settings.ca_certificates)
+
+
+def build_files(config: Config, settings: BuildSettings, read: Callable[[str], bytes]) -> dict[str, bytes]:
+    """The files that the Dockerfile copies, by their path in the context. `read` gives a file of the project.
+    Raises ConfigError: an artifact is missing, or two have the same name."""
+    files = {}
+    if config.requirements:
+        files["requirements.txt"] = render_requirements(config, f"{COPIED}/artifacts").encode()
+    for path in config.artifacts:
+        name = f"artifacts/{os.path.basename(path)}"
+        if name in files:
+            raise ConfigError(f"requirements name two files called {os.path.basename(path)}", hint="rename one of them")
+        try:
+            files[name] = read(path)
+        except OSError as error:
+            raise ConfigError(f"requirement ./{path} cannot be read: {error.strerror}",
+                              hint="it takes a file inside the project") from error
+    for number, text in enumerate(settings.ca_certificates):
+        files[f"certificates/cog-ca-cert{f'-{number + 1}' if number else ''}.crt"] = text.encode()
+    files.update((f"runtime/{name}", data) for name, data in settings.wheels)
+    return {f"{BUILD_FOLDER}/{name}": data for name, data in files.items()}
+
+
+# -- what this machine says
+
+
+def read_build_settings(config: Config, environ: Mapping[str, str], cwd: str, machine: str = "x86_64") -> BuildSettings:
+    """The settings of this machine for a build: its wheels of Cog, certificates and pip settings. Flags are the
+    caller's to fill in. `machine` is the engine's. Raises UsageError: a variable names what is not there."""
+    sdk, coglet = environ.get("COG_SDK_WHEEL", ""), environ.get("COGLET_WHEEL", "")
+    words: tuple[str, ...] = ()
+    wheels: list[tuple[str, bytes]] = []
+    for variable, package, value in (("COGLET_WHEEL", "coglet", coglet), ("COG_SDK_WHEEL", "cog", sdk)):
+        if value == "pypi" or value.startswith("pypi:"):
+            words += sdk_words(value[5:]) if package == "cog" else (f"coglet=={value[7:]}" if value[5:] else "coglet",)
+        elif value.startswith(("http://", "https://")):
+            words += (value,)
+        elif value:
+            path = find_wheel(variable, package, os.path.join(cwd, os.path.expanduser(value)), machine)
+            with open(path, "rb") as file:
+                wheels.append((os.path.basename(path), file.read()))
+            words += (os.path.basename(path),)
+    if coglet and not sdk:
+        words += sdk_words(config.sdk_version)
+    certificates = read_certificates(environ.get("COG_CA_CERT", ""), cwd)
+    return BuildSettings(base_image=environ.get("COG_BASE_IMAGE", ""), ca_certificates=certificates,
+                         pip_conf=read_pip_conf(environ), runtime=words, wheels=tuple(wheels))
+
+
+def find_wheel(variable: str, package: str, path: str, machine: str) -> str:
+    """The wheel that a variable names: a file, or the one in a folder that fits. Raises UsageError: none or several."""
+    import glob
+
+    if os.path.isfile(path):
+        return path
+    if not os.path.isdir(path):
+        raise UsageError(f"{variable}: path not found: {path}",
+                         hint="name a wheel, a folder with one, a URL, or pypi:VERSION")
+    found = sorted(glob.glob(os.path.join(glob.escape(path), f"{package}-*.whl")))
+    names = {"amd64": "x86_64", "arm64": "aarch64"}
+    fitting = [wheel for wheel in found if wheel.endswith(("-any.whl", f"_{names.get(machine, machine)}.whl"))
+               and "macosx" not in wheel]
+    if len(fitting) != 1:
+        what = "several wheels" if fitting else "no wheel for the platform" if found else "no wheel"
+        raise UsageError(f"{variable}: {what} of {package} in {path}", hint="name the wheel itself")
+    return fitting[0]
+
+
+def read_certificates(value: str, cwd: str) -> tuple[str, ...]:
+    """The PEM texts of COG_CA_CERT: a file, a folder of .crt and .pem files, PEM itself, or PEM in base64.
+    Raises UsageError: it is none of these."""
+    import base64
+    import re
+
+    if not value:
+        return ()
+    path = os.path.join(cwd, os.path.expanduser(value))
+    texts = [value]
+    if "-----BEGIN" not in value and len(value) < 4096 and os.path.isdir(path):
+        names = sorted(name for name in os.listdir(path) if name.endswith((".crt", ".pem")))
+        texts = [read_text(os.path.join(path, name)) for name in names]
+    elif "-----BEGIN" not in value and len(value) < 4096 and os.path.isfile(path):
+        texts = [read_text(path)]
+    elif "-----BEGIN" not in value:
+        try:
+            texts = [base64.b64decode("".join(value.split()), validate=True).decode("ascii")]
+        except ValueError:
+            texts = []
+    pattern = r"-----BEGIN (?:TRUSTED )?CERTIFICATE-----.*?-----END (?:TRUSTED )?CERTIFICATE-----"
+    found = [found + "\n" for text in texts for found in re.findall(pattern, text, re.S)]
+    if not found:
+        raise UsageError("COG_CA_CERT holds no certificate",
+                         hint="it takes a PEM file, a folder of .crt and .pem files, PEM text, or PEM text in base64")
+    return tuple(dict.fromkeys(found))
+
+
+def read_text(path: str) -> str:
+    """A file's text; bytes that are not UTF-8 are replaced."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+def read_pip_conf(environ: Mapping[str, str]) -> str:
+    """A pip.conf with the indexes and proxies that this machine's pip (else uv) uses, from its files and variables;
+    empty where it uses the usual ones. Paths of this machine are left out: the build does not see them."""
+    import configparser
+
+    home = environ.get("HOME", "")
+    files = ["/etc/pip.conf", f"{home}/.pip/pip.conf", f"{home}/Library/Application Support/pip/pip.conf",
+             f"{environ.get('XDG_CONFIG_HOME') or home + '/.config'}/pip/pip.conf", environ.get("PIP_CONFIG_FILE", "")]
+    parser = configparser.RawConfigParser()
+    for path in files:
+        try:
+            parser.read(path, encoding="utf-8")
+        except (configparser.Error, ValueError):
+            continue
+    values = {key: value for section in ("global", "install") if parser.has_section(section)
+              for key, value in ((key.replace("_", "-"), value) for key, value in parser.items(section))}
+    for key, uv in (("index-url", "UV_DEFAULT_INDEX UV_INDEX_URL"), ("extra-index-url", "UV_INDEX UV_EXTRA_INDEX_URL")):
+        found = [environ[name] for name in uv.split() if environ.get(name)]
+        if found and key not in values:
+            values[key] = found[0]
+    values.update({key: environ[name] for key in PIP_SETTINGS for name in [f"PIP_{key.upper().replace('-', '_')}"]
+                   if environ.get(name)})
+    kept = {key: " ".join(word for word in value.split() if key != "find-links" or "://" in word)
+            for key, value in values.items() if key in PIP_SETTINGS}
+    kept = {key: value for key, value in kept.items() if value}
+    if not set(kept) - {"timeout", "retries"}:
+        return ""
+    return "[global]\n" + "".join(f"{key} = {value}\n" for key, value in sorted(kept.items()))
 
 
 # == 8. Context ===============================================================
