@@ -2764,6 +2764,468 @@ def read_pip_conf(environ: Mapping[str, str]) -> str:
 
 
 # == 8. Context ===============================================================
+# In: a folder, its .dockerignore, files of our own making. Out: a tar stream in pieces, ready to be sent.
+# The rules are Docker's, its corners included: they are applied here, since no builder applies them to a tar.
+# Entries come sorted, owned by root, with whole seconds; the stream depends on nothing else of this machine.
+# Nothing is held in memory but the piece that is being made. What changes while it is read never breaks the tar.
+
+TAR_PIECE = 1 << 18  # bytes of the stream that are gathered before they are sent; larger files go by such pieces
+TAR_END = bytes(1024)
+TAR_MAGIC = b"ustar\x0000" + bytes(64) + b"0000000\x000000000\x00"  # then no names of user and group, no device
+TAR_FIXED_SUM = sum(TAR_MAGIC) + sum(b"        ")  # what every checksum holds; its own field counts as spaces
+GENERATED_TIME = 315532800  # 1980-01-01, the time of every file of our own making: the oldest that a zip can hold
+BIG_SIZE = 1 << 33  # the first size that eleven octal digits cannot say
+
+Matcher = Callable[[str], Any]  # a compiled pattern's fullmatch
+Parents = tuple[bool, ...]  # for a directory: which groups of rules matched it or one of its own parents
+
+
+class IgnoreRules(NamedTuple):
+    """What .dockerignore says: groups of neighbouring rules of one sign, each one alternation; the last match counts.
+
+    `holds` matches a directory in which an exception may match something, so that it must be walked though ignored.
+    """
+
+    groups: tuple[tuple[bool, Matcher], ...] = ()
+    holds: Matcher | None = None
+
+    def judge(self, path: str, parents: Parents) -> tuple[bool, Parents]:
+        """Whether a path is ignored, given what matched its parents; and what its own children are to be given.
+
+        A rule that could change nothing is not tried, and so is not handed down: this is how Docker's own walk does it.
+
+        >>> rules = parse_ignore("docs\\n!docs/keep.txt")
+        >>> ignored, docs = rules.judge("docs", ())
+        >>> ignored, rules.judge("docs/a", docs)[0], rules.judge("docs/keep.txt", docs)[0]
+        (True, True, False)
+        """
+        ignored, found = False, []
+        for number, (ignores, matches) in enumerate(self.groups):
+            hit = bool(parents) and parents[number]
+            if not hit and ignores is not ignored:
+                hit = matches(path) is not None
+            if hit:
+                ignored = ignores
+            found.append(hit)
+        return ignored, tuple(found)
+
+
+def parse_ignore(text: str, *, name: str = ".dockerignore") -> IgnoreRules:
+    """The rules in a .dockerignore. Raises UsageError: a line is no pattern.
+
+    >>> parse_ignore("*.pyc").judge("a.pyc", ())[0], parse_ignore("*.pyc").judge("sub/a.pyc", ())[0]
+    (True, False)
+    """
+    import re
+
+    groups: list[tuple[bool, list[str]]] = []
+    holds: list[str] = []
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        ignores, pattern = clean_pattern(line)
+        if not pattern and ignores:
+            continue
+        try:
+            if not pattern:
+                raise ValueError("an exception to nothing")
+            regex = pattern_regex(pattern)
+        except ValueError as error:
+            raise UsageError(f"{name}:{number}: {line.strip()!r} is no pattern: {error}",
+                             hint="escape a literal *, ?, [ or \\ with a backslash") from error
+        if not groups or groups[-1][0] is not ignores:
+            groups.append((ignores, []))
+        groups[-1][1].append(regex)
+        if not ignores:
+            holds.append(holding_regex(pattern))
+    compiled = tuple((ignores, re.compile("|".join(rules)).fullmatch) for ignores, rules in groups)
+    return IgnoreRules(compiled, re.compile("|".join(holds)).fullmatch if holds else None)
+
+
+def clean_pattern(line: str) -> tuple[bool, str]:
+    """A line of .dockerignore as (ignores, pattern); the pattern is empty where the line holds none.
+
+    >>> clean_pattern(" ! /a//b/../c/ "), clean_pattern("# note"), clean_pattern("!")
+    ((False, 'a/c'), (True, ''), (False, ''))
+    """
+    text = "" if line.startswith("#") else line.strip()
+    ignores = not text.startswith("!")
+    text = text if ignores else text[1:].strip()
+    if not text:
+        return ignores, ""
+    clean = os.path.normpath(text)
+    clean = clean.lstrip("/") or "/"
+    return ignores, "" if clean == "/" and not ignores else clean
+
+
+def pattern_regex(pattern: str) -> str:
+    r"""A pattern as a regular expression for whole paths. Raises ValueError: a class or an escape is not closed.
+
+    `**` stands for any number of folders, `*` and `?` stay within one. A pattern that is literal but for its leading
+    `**` matches any path that ends so: `**/x` and `x` in any folder, yet `**x` also `ax`.
+
+    >>> pattern_regex("a*/[^b]?.txt")
+    'a[^/]*/[^b][^/]\\.txt'
+    """
+    tokens = list(split_pattern(pattern))
+    literal = [kind for kind, _ in tokens].count("literal")
+    rest = pattern[2:]
+    if tokens[0][0] == "deep" and literal == len(tokens) - 1:
+        anywhere = "(?s:.*)" + escape_literal(rest)
+        return f"(?:{anywhere}|{escape_literal(rest[1:])})" if rest.startswith("/") else anywhere
+    if tokens[-1][0] == "deep" and literal == len(tokens) - 1:
+        return escape_literal(pattern[:-2]) + "(?s:.*)"
+    if tokens[-1][0] == "deep":
+        tokens[-1] = ("deep", ".*")
+    return "".join(text for _, text in tokens)
+
+
+def split_pattern(pattern: str) -> Iterator[tuple[str, str]]:
+    """The parts of a pattern, as (literal, other or deep; regular expression). Raises ValueError: it is malformed."""
+    at = 0
+    while at < len(pattern):
+        char = pattern[at]
+        if pattern.startswith("**", at):
+            at += 3 if pattern.startswith("**/", at) else 2
+            yield "deep", "(?:.*/)?"
+            continue
+        if char == "[":
+            text, at = class_regex(pattern, at)
+            yield "other", text
+            continue
+        if char == "\\":
+            at += 1
+            if at == len(pattern):
+                raise ValueError("nothing follows the backslash")
+            yield "other", escape_literal(pattern[at])
+        elif char in "*?":
+            yield "other", "[^/]*" if char == "*" else "[^/]"
+        else:
+            yield "other" if char == "]" else "literal", escape_literal(char)
+        at += 1
+
+
+def escape_literal(text: str) -> str:
+    """Text as a regular expression that matches just it."""
+    return "".join(char if char.isalnum() or char in "_/" or char > "\x7f" else "\\" + char for char in text)
+
+
+def class_regex(pattern: str, at: int) -> tuple[str, int]:
+    """The character class that begins at a bracket, as a regular expression, and where it ends. Raises ValueError.
+
+    >>> class_regex("a[^b-d\\\\]]e", 1)
+    ('[^b-d\\\\]]', 9)
+    """
+    def take() -> str:
+        nonlocal at
+        escaped = pattern.startswith("\\", at)
+        char = pattern[at + escaped:at + escaped + 1]
+        if not char or (char in "-]" and not escaped):
+            raise ValueError("its character class is malformed")
+        at += 1 + escaped
+        return char
+
+    at += 1
+    text = "["
+    if pattern.startswith("^", at):
+        text, at = "[^", at + 1
+    first = True
+    while first or not pattern.startswith("]", at):
+        low = high = take()
+        if pattern.startswith("-", at):
+            at += 1
+            high = take()
+        if high < low:
+            raise ValueError(f"its range {low}-{high} is empty")
+        text += escape_literal(low) + ("-" + escape_literal(high) if high != low else "")
+        first = False
+    return text + "]", at + 1
+
+
+def holding_regex(pattern: str) -> str:
+    r"""A regular expression for the directories below which a pattern may match.
+
+    >>> holding_regex("a/*/c"), holding_regex("a/**/c"), holding_regex("**/c")
+    ('a(?:/[^/]*)?', 'a(?:/(?s:.*))?', '(?s:.*)')
+    """
+    parts = pattern.split("/")
+    text = closing = ""
+    for depth, part in enumerate(parts):
+        slash = "(?:/" if depth else ""
+        if any(mark in part for mark in ("**", "[", "\\")):
+            return text + slash + "(?s:.*)" + (")?" if slash else "") + closing
+        if depth + 1 < len(parts):
+            text, closing = text + slash + pattern_regex(part), (")?" if slash else "") + closing
+    return text + closing or "(?!)"
+
+
+class Member(NamedTuple):
+    """Something to be sent: its path below the folder, and what the folder says of it."""
+
+    path: str
+    entry: os.DirEntry[str]
+
+
+class OpenFolder:
+    """A folder that is being walked: what is left of it, and itself while it is ignored and nothing in it was kept."""
+
+    def __init__(self, entries: Iterator[os.DirEntry[str]], prefix: str, parents: Parents,
+                 waiting: Member | None) -> None:
+        self.entries, self.prefix, self.parents, self.waiting = entries, prefix, parents, waiting
+
+
+def walk_context(folder: str, rules: IgnoreRules, omit: Collection[str]) -> Iterator[Member]:
+    """What a folder holds and the rules let through, sorted, folders before what is in them. Links are not followed.
+
+    An ignored folder comes along if an exception keeps something in it. Raises UsageError: a folder cannot be read.
+    """
+    stack = [OpenFolder(list_folder(folder, ""), "", (), None)]
+    while stack:
+        here = stack[-1]
+        for entry in here.entries:
+            path = here.prefix + entry.name
+            if path in omit:
+                continue
+            ignored, matched = rules.judge(path, here.parents) if rules.groups else (False, ())
+            if not ignored:
+                if rules.holds:
+                    yield from stop_waiting(stack)
+                yield Member(path, entry)
+            if entry.is_dir(follow_symlinks=False) and (not ignored or (rules.holds and rules.holds(path))):
+                entries = list_folder(entry.path, path, lenient=ignored)
+                stack.append(OpenFolder(entries, path + "/", matched, Member(path, entry) if ignored else None))
+                break
+        else:
+            stack.pop()
+
+
+def stop_waiting(stack: list[OpenFolder]) -> Iterator[Member]:
+    """The ignored folders that something kept was found in, each once."""
+    for folder in stack:
+        if folder.waiting:
+            yield folder.waiting
+            folder.waiting = None
+
+
+def list_folder(folder: str, path: str, *, lenient: bool = False) -> Iterator[os.DirEntry[str]]:
+    """What stands at a path of the folder, by name; nothing if it has vanished.
+
+    Raises UsageError: it cannot be read, unless nobody asked for it (lenient).
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return iter(sorted(entries, key=lambda entry: entry.name))
+    except OSError as error:
+        if lenient or (path and isinstance(error, FileNotFoundError)):
+            return iter(())
+        raise unreadable(path or folder, error) from error
+
+
+def show_path(path: str) -> str:
+    """A path as it can be shown: what is no text in it as escapes."""
+    return path.encode("utf-8", "backslashreplace" if path.isprintable() else "surrogateescape").decode(
+        "utf-8", "backslashreplace")
+
+
+def unreadable(path: str, error: OSError) -> UsageError:
+    """The error that says which file of the project cannot be read."""
+    return UsageError(f"{show_path(path)} cannot be read: {error.strerror}",
+                      hint="make it readable, or name it in .dockerignore")
+
+
+def read_context(folder: str, rules: IgnoreRules, *, extra_files: Mapping[str, bytes] | None = None,
+                 omit: Collection[str] = (".cog",), warn: Callable[[str], None] = lambda text: None) -> Iterator[bytes]:
+    """A folder as a tar stream, in pieces of some 256 KiB.
+
+    First the extra files, which stand in for the folder's own of the same path; then what the rules let through but for
+    the paths in `omit`. Sockets and devices are left out with a warning; so is what vanishes.
+    Raises UsageError: a file cannot be read.
+    """
+    extra = dict(extra_files or {})
+    parts, size = [render_extra_files(extra)] if extra else [], 0
+    for member in walk_context(folder, rules, {*omit, *extra}):
+        for piece in read_member(member, warn):
+            parts.append(piece)
+            size += len(piece)
+            if size >= TAR_PIECE:
+                yield b"".join(parts)
+                parts.clear()
+                size = 0
+    yield b"".join([*parts, TAR_END])
+
+
+def copy_project(folder: str, *, extra_files: Mapping[str, bytes] | None = None,
+                 warn: Callable[[str], None] = lambda text: None) -> Iterator[bytes]:
+    """A whole project as a tar stream, for a container that cannot see its folder; without .git and .cog."""
+    return read_context(folder, IgnoreRules(), extra_files=extra_files, omit=(".cog", ".git"), warn=warn)
+
+
+def render_extra_files(files: Mapping[str, bytes]) -> bytes:
+    """Files of our own making and the folders that they are in, as part of a tar."""
+    folders = {name[:at] for name in files for at, char in enumerate(name) if char == "/"}
+    parts = [tar_header(os.fsencode(name) + b"/", 0o755, 0, GENERATED_TIME, b"5") for name in sorted(folders)]
+    return b"".join(parts + [tar_file(name, files[name]) for name in sorted(files)])
+
+
+def read_member(member: Member, warn: Callable[[str], None]) -> Iterable[bytes]:
+    """One file, folder or link as pieces of a tar. Raises UsageError: it cannot be read."""
+    from stat import S_ISDIR, S_ISLNK, S_ISREG
+
+    path, entry = member
+    name = os.fsencode(path)
+    try:
+        info = entry.stat(follow_symlinks=False)
+        kind, mode, mtime = info.st_mode, info.st_mode & 0o7777, int(info.st_mtime)
+        if S_ISREG(kind):
+            descriptor = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            header = tar_header(name, mode, info.st_size, mtime)
+            return read_file(path, descriptor, header, info.st_size, warn)
+        if S_ISDIR(kind):
+            return (tar_header(name + b"/", mode, 0, mtime, b"5"),)
+        if S_ISLNK(kind):
+            return (tar_header(name, 0o777, 0, mtime, b"2", os.fsencode(os.readlink(entry.path))),)
+        warn(f"{show_path(path)} is neither a file nor a folder and is left out")
+    except FileNotFoundError:
+        warn(f"{show_path(path)} vanished while it was read")
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return ()
+
+
+def read_file(path: str, descriptor: int, header: bytes, size: int, warn: Callable[[str], None]) -> Iterable[bytes]:
+    """A file behind its header: as many bytes as that says, whatever happens to the file meanwhile. Closes it.
+
+    A small file is read at once, so that most files cost no iterator of their own.
+    """
+    padding = bytes(-size % 512)
+    if size > TAR_PIECE:
+        return read_large_file(path, descriptor, header, size, warn)
+    try:
+        data = os.read(descriptor, size)
+        while len(data) < size:
+            more = os.read(descriptor, size - len(data))
+            if not more:
+                warn(f"{show_path(path)} shrank while it was read")
+                break
+            data += more
+    finally:
+        os.close(descriptor)
+    return (header, data.ljust(size, b"\0"), padding)
+
+
+def read_large_file(path: str, descriptor: int, header: bytes, size: int,
+                    warn: Callable[[str], None]) -> Iterator[bytes]:
+    """A large file behind its header, piece by piece. Raises UsageError: reading fails."""
+    left, ended = size, False
+    try:
+        yield header
+        while left:
+            data = b"" if ended else os.read(descriptor, min(left, TAR_PIECE))
+            if not data:
+                if not ended:
+                    warn(f"{show_path(path)} shrank while it was read")
+                ended, data = True, bytes(min(left, TAR_PIECE))
+            left -= len(data)
+            yield data
+        yield bytes(-size % 512)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    finally:
+        os.close(descriptor)
+
+
+def tar_file(name: str, data: bytes, mode: int = 0o644, mtime: int = GENERATED_TIME) -> bytes:
+    """A file as part of a tar; TAR_END behind the last one makes it whole."""
+    return tar_header(os.fsencode(name), mode, len(data), mtime) + data + bytes(-len(data) % 512)
+
+
+def tar_header(name: bytes, mode: int, size: int, mtime: int, kind: bytes = b"0", link: bytes = b"") -> bytes:
+    """The header of one tar entry, owned by root; with a PAX header before it where the classic one is too small.
+
+    Source: POSIX.1-2017, pax, ustar and pax interchange formats.
+    """
+    records, prefix = [], b""
+    if len(name) > 100:
+        cut = name.rfind(b"/", 1, min(156, len(name) - 1))
+        if cut > 0 and len(name) - cut - 1 <= 100:
+            prefix, name = name[:cut], name[cut + 1:]
+        else:
+            records.append((b"path", name))
+            name = name[:100]
+    if len(link) > 100:
+        records.append((b"linkpath", link))
+        link = link[:100]
+    if size >= BIG_SIZE:
+        records.append((b"size", b"%d" % size))
+        size = 0
+    before = pax_header(records) if records else b""
+    numbers = b"%07o\x000000000\x000000000\x00%011o\x00%011o\x00" % (mode, size, min(max(mtime, 0), BIG_SIZE - 1))
+    checksum = sum(name) + sum(numbers) + sum(kind) + sum(link) + sum(prefix) + TAR_FIXED_SUM
+    return b"".join((before, name.ljust(100, b"\0"), numbers, b"%06o\0 " % checksum, kind, link.ljust(100, b"\0"),
+                     TAR_MAGIC, prefix.ljust(167, b"\0")))
+
+
+def pax_header(records: list[tuple[bytes, bytes]]) -> bytes:
+    """Records for the entry behind it, as a tar entry of its own; marked where they are no UTF-8."""
+    try:
+        for _, value in records:
+            value.decode()
+    except UnicodeDecodeError:
+        records = [(b"hdrcharset", b"BINARY"), *records]
+    data = b""
+    for key, value in records:
+        bare = length = len(key) + len(value) + 3  # a space, an equals sign, a newline
+        while length != bare + len(str(length)):
+            length = bare + len(str(length))
+        data += b"%d %b=%b\n" % (length, key, value)
+    return tar_header(b"././@PaxHeader", 0o644, len(data), 0, b"x") + data + bytes(-len(data) % 512)
+
+
+def digest_files(folder: str, paths: Iterable[str], files: Mapping[str, bytes]) -> str:
+    """The SHA-256 of what a build takes in: these paths of the folder, whole folders included, and files of our own.
+
+    Names, contents and permissions count; times and owners do not. Raises UsageError: a file cannot be read.
+    """
+    import hashlib
+
+    digest = hashlib.sha256()
+
+    def note(*items: bytes) -> None:
+        for item in items:
+            digest.update(b"%d:" % len(item) + item)
+
+    for name in sorted(files):
+        note(b"made", os.fsencode(name), files[name])
+    for path in sorted(set(paths)):
+        note(b"path", os.fsencode(path))
+        for member, kind, mode, content in read_for_digest(folder, path):
+            note(os.fsencode(member), kind, b"%o" % mode, content)
+    return digest.hexdigest()
+
+
+def read_for_digest(folder: str, path: str) -> Iterator[tuple[str, bytes, int, bytes]]:
+    """A path and all below it: name, kind, mode, and link text or SHA-256; nothing where it is absent."""
+    import hashlib
+    from stat import S_ISDIR, S_ISLNK, S_ISREG
+
+    full = os.path.join(folder, path)
+    try:
+        info = os.lstat(full)
+        mode = info.st_mode & 0o7777
+        if S_ISLNK(info.st_mode):
+            yield path, b"link", 0, os.fsencode(os.readlink(full))
+        elif S_ISREG(info.st_mode):
+            digest = hashlib.sha256()
+            with open(full, "rb") as file:
+                for piece in iter(lambda: file.read(TAR_PIECE), b""):
+                    digest.update(piece)
+            yield path, b"file", mode, digest.digest()
+        elif S_ISDIR(info.st_mode):
+            yield path, b"folder", mode, b""
+            for name in sorted(os.listdir(full)):
+                yield from read_for_digest(folder, os.path.join(path, name))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 # == 9. Plan ==================================================================
