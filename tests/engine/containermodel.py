@@ -1,7 +1,7 @@
 """A model in a container of python:3.11-slim, without Cog: what the container's tests of the helper talk to.
 
-POST /do with {"get": URL}, {"put": URL, "size": N}, {"say": TEXT} or {"fork": N} does that and answers with the outcome.
-With "deaf" in its arguments it ignores SIGTERM and keeps a core busy.
+POST /do with {"get": URL}, {"put": URL, "size": N}, {"say": TEXT} or {"fork": N} does that and answers with the
+outcome. With "deaf" in its arguments it ignores SIGTERM and keeps a core busy.
 """
 import hashlib
 import http.client
