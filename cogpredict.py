@@ -7136,7 +7136,7 @@ class StagedFile:
         self.hidden = ""  # path of the hidden name, while there is one
         self._part, self._shown, self._length = part, shown, length
         try:
-            self._descriptor = self._open(folder)
+            self._descriptor = with_more_descriptors(lambda: self._open(folder))
         except OSError as error:
             raise write_fault(shown, error) from error
 
@@ -7228,6 +7228,21 @@ class StagedFile:
         if self.hidden:
             remove_quietly(self.hidden)
         self.hidden = path
+
+
+def with_more_descriptors(open_one: Callable[[], int]) -> int:
+    """What `open_one` returns; where this process may open no more files, it is first allowed as many as it can."""
+    try:
+        return open_one()
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = max(soft, 10240) if hard == resource.RLIM_INFINITY else hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return open_one()
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -7428,16 +7443,16 @@ class OutputStore:
                 return [collect(item, array_items(schema), (*way, str(number))) for number, item in enumerate(value)]
             if isinstance(value, dict):
                 return {key: collect(item, property_of(schema, key), (*way, key)) for key, item in value.items()}
-            is_place = is_file(schema) or "string" not in allowed_kinds(schema)
-            staged = self._find_file(value, uploads_at, is_place)
+            staged = self._find_file(value, uploads_at, schema)
             if staged is not None:
                 return OutputFile(staged, way)
             return blob_text(value) if isinstance(value, Blob) else value
 
         return collect(value, self._schema or {}, ())
 
-    def _find_file(self, value: Value, uploads_at: str, is_place: bool) -> StagedFile | None:
-        """The file that a value stands for, if it does. `is_place`: the schema may have a file here."""
+    def _find_file(self, value: Value, uploads_at: str, schema: JSON) -> StagedFile | None:
+        """The file that a value stands for, if it does: not where the schema has a mere string."""
+        is_place = is_file(schema) or "string" not in allowed_kinds(schema)
         if isinstance(value, Blob) and is_place:
             return value.file if isinstance(value.file, StagedFile) else self._stage_copy(blob_text(value))
         if not isinstance(value, str):
@@ -7448,7 +7463,8 @@ class OutputStore:
             if self._succeeded and (staged is None or not staged.whole):
                 raise StreamError("the model named an output file that it did not send")
             return staged if staged is not None and staged.whole else None
-        return self._stage_copy(value) if is_place else None
+        sure = is_file(schema) or (is_place and ";base64," in value[:256])  # elsewhere, text may begin like a data URL
+        return self._stage_copy(value) if sure else None
 
     def _stage_copy(self, text: str) -> StagedFile | None:
         decoded = decode_data_url(text)

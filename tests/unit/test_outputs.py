@@ -5,6 +5,8 @@ import base64
 import errno
 import json
 import os
+import resource
+import signal
 import stat
 from pathlib import Path
 from typing import Any, Callable
@@ -266,9 +268,25 @@ def test_files_inside_objects(desk: Desk) -> None:
 
 
 def test_files_in_opaque_objects(desk: Desk) -> None:
-    shown = desk.deliver({"a": [[url(b"1", "image/png")]], "b": "data:,x%20y"}, "r.json", schema={"type": "object"})
-    assert shown == "" and json.loads(desk.files()["r.json"]) == {"a": [["r.a.0.0.png"]], "b": "r.b.bin"}
-    assert desk.files()["r.b.bin"] == b"x y"
+    shown = desk.deliver({"a": [[url(b"1", "image/png")]], "b": "data: a, b"}, "r.json", schema={"type": "object"})
+    assert shown == "" and json.loads(desk.files()["r.json"]) == {"a": [["r.a.0.0.png"]], "b": "data: a, b"}
+    assert desk.files()["r.a.0.0.png"] == b"1"
+
+
+def test_a_plain_data_url_is_a_file_where_the_schema_says_so(desk: Desk) -> None:
+    desk.deliver("data:text/css,x%20y", schema=FILE)
+    assert desk.files() == {"output.css": b"x y"}
+
+
+def test_more_files_than_a_process_may_open(desk: Desk) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, limits[1]))
+    try:
+        desk.deliver([AT + f"{number}/x.txt" for number in range(150)], schema=FILES,
+                     uploads=tuple(("x.txt", "text/plain", b"x") for _ in range(150)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(desk.files()) == 150
 
 
 def test_uploads_are_found_by_their_number(desk: Desk) -> None:
@@ -543,6 +561,28 @@ def test_deep_nesting_is_no_crash(desk: Desk) -> None:
         value = [value]
     with pytest.raises(cog.StreamError, match="nested too deeply"):
         desk.deliver(value)
+
+
+def test_a_killed_process_leaves_nothing(desk: Desk) -> None:
+    child = os.fork()
+    if child == 0:
+        store = cog.OutputStore(desk.plan(schema=FILE), FILE, desk.console, "run")  # type: ignore[arg-type]
+        store.open_upload(0, "x.png", "image/png", None).write(b"x" * 100000)
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert os.listdir(desk.folder) == []
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4), max_leaves=10)
+
+
+@given(value=VALUES.filter(lambda value: value is not None))
+def test_any_value_is_shown_exactly(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    desk = Desk(tmp_path_factory.getbasetemp())
+    shown = desk.deliver(value, schema={"type": "array"})
+    assert json.dumps(json.loads(shown)) == json.dumps(value)
 
 
 @given(st.text(), st.text())
