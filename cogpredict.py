@@ -25,6 +25,7 @@ A run reads top to bottom, and so does this file:
 """
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -353,16 +354,6 @@ class Console:
                 time.sleep(0.005)
 
 
-class World(NamedTuple):
-    """Everything with an effect that a command may touch. Tests hand in their own."""
-
-    console: Console
-    environ: Mapping[str, str]
-    cwd: str
-    stdin: BinaryIO
-    clock: Callable[[], float] = time.monotonic
-
-
 # == 3. Command line ==========================================================
 # In: argv without the program's name. Out: Options, frozen and complete. Flags are a table; a command is a
 # set of flags. Nothing is read from disk here but what --env-file names.
@@ -392,7 +383,7 @@ class Options(NamedTuple):
     shm_size: int = 6 << 30
     pull: str = "missing"
     dry_run: bool = False
-    progress: str = "auto"
+    progress: str = ""
     debug: bool = False
     no_color: bool = False
     quiet: bool = False
@@ -6996,7 +6987,502 @@ def helper_source() -> str:
     return f"from __future__ import annotations\n\n{section.rstrip()}\n\n\nhelper_main()\n"
 
 
+DRAIN_LIMIT = 10.0  # seconds for which the last log lines are waited for at most
+DRAIN_QUIET = 0.02  # seconds of silence after which nothing more is expected
+ORPHAN_AGE = 60  # seconds after which a container of ours that does not run belongs to a dead run
+LOG_TAIL = 1 << 16  # bytes of the model's last output that are kept for an error
+
+
+class Guardian:
+    """A child process that cleans up when this one dies before dismissing it, by kill -9 included.
+
+    Forked before any thread and while few descriptors are open; it holds none but a pipe, lives in a session of its
+    own and calls `clean` until that returns True, for ten seconds at most.
+    """
+
+    def __init__(self, clean: Callable[[], bool], keep: Collection[int] = ()) -> None:
+        watched, self._pipe = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            self._watch(watched, clean, {watched, *keep})
+        os.close(watched)
+
+    @staticmethod
+    def _watch(watched: int, clean: Callable[[], bool], keep: set[int]) -> None:
+        import signal
+
+        try:
+            os.setsid()
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+            folder = next((path for path in ("/proc/self/fd", "/dev/fd") if os.path.isdir(path)), "")
+            for descriptor in [int(name) for name in os.listdir(folder)] if folder else range(256):
+                if descriptor not in keep:
+                    try:
+                        os.close(descriptor)
+                    except OSError:
+                        pass
+            if not os.read(watched, 1):
+                deadline = time.monotonic() + 10
+                while not clean() and time.monotonic() < deadline:
+                    time.sleep(0.2)
+        finally:
+            os._exit(0)
+
+    def dismiss(self) -> None:
+        """End the guardian; nothing is left to guard. A second call does nothing."""
+        if self._pipe >= 0:
+            pipe, self._pipe = self._pipe, -1
+            try:
+                os.write(pipe, b"x")
+            except BrokenPipeError:
+                pass  # somebody killed it
+            os.close(pipe)
+            os.waitpid(self._pid, 0)
+
+
+def pick_ports(network: str, number: int) -> Ports:
+    """Ports for a run, from a random `number`; a namespace of its own has the usual one for the model.
+
+    Below the ephemeral range, so that no outgoing connection holds them.
+
+    >>> pick_ports("", 0), pick_ports("host", 1)
+    (Ports(model=5000, lane=20000), Ports(model=26002, lane=20002))
+    """
+    lane = 20000 + 2 * number % 6000
+    return Ports(lane + 6000 if shares_network(network) else MODEL_PORT, lane)
+
+
+def without_gpus(plan: Plan) -> Plan:
+    """The same plan with no device request."""
+    return plan._replace(body={**plan.body, "HostConfig": {**plan.body["HostConfig"], "DeviceRequests": []}})
+
+
+def without_init(plan: Plan) -> Plan:
+    """The same plan for an engine that has no init program."""
+    host = {key: value for key, value in plan.body["HostConfig"].items() if key != "Init"}
+    return plan._replace(body={**plan.body, "HostConfig": host})
+
+
+GPU_HINT = ("the engine has no GPU for a container: it needs the NVIDIA driver and the NVIDIA Container Toolkit "
+            "(on Podman a CDI specification: nvidia-ctk cdi generate); --cpu runs without a GPU")
+
+
+class LanePortTaken(ModelGone):
+    """Somebody else listens on the port that was chosen for the lane."""
+
+
+class ContainerHost:
+    """A model in a container of its own: created, followed, reached through the helper, and removed.
+
+    `exit_code` is None while the container runs. Use as a context manager: leaving it kills the container.
+    """
+
+    def __init__(self, engine: Engine, plan: Plan, lane: Lane, loop: Loop, console: Console) -> None:
+        self._engine, self._plan, self._lane, self.loop, self._console = engine, plan, lane, loop, console
+        self.exit_code: int | None = None
+        self.log_tail = bytearray()
+        self.link: Link | None = None
+        self._container = ""
+        self._interpreters = list(plan.interpreters)
+        self._frames = FrameParser()
+        self._logs_ended = False
+        self._log_time = 0.0  # when the model last printed something, monotonic
+        self._marks = 0
+        self._guardian: Guardian | None = None
+
+    def __enter__(self) -> ContainerHost:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def health(self) -> str:
+        """The model's last status, empty before there is one."""
+        return self.link.health if self.link is not None else ""
+
+    @property
+    def health_body(self) -> JSON | None:
+        """What the model said with its last status."""
+        return self.link.health_body if self.link is not None else None
+
+    @property
+    def gone(self) -> bool:
+        """Whether the container has ended, or can no longer be reached."""
+        return self.exit_code is not None or (self.link is not None and self.link.ended and self.link.greeted)
+
+    def start(self) -> None:
+        """Create and start the container and bring up the helper in it. Raises EngineError."""
+        engine, name = self._engine, self._plan.name
+        self._guardian = Guardian(lambda: engine.detached_remove(name), engine.descriptors())
+        try:
+            self._start_container(self._plan)
+        except EngineError as error:
+            if not (is_missing_gpu(error) and self._plan.body["HostConfig"]["DeviceRequests"]):
+                raise
+            if not self._plan.gpus_by_label:
+                raise EngineError(error.call, error.status, error.message, hint=GPU_HINT) from error
+            self._console.warn("Missing device driver, re-trying without GPU")
+            self._start_container(without_gpus(self._plan))
+        self._start_helper()
+        self._remove_orphans()
+
+    def _start_container(self, plan: Plan) -> None:
+        """Create, attach, wait and start, in this order, so that no log line and no exit code is lost."""
+        engine = self._engine
+        try:
+            self._container = engine.container_create(plan.body, name=plan.name, platform=plan.platform)
+            attach = engine.container_attach(self._container)
+            ended = engine.container_wait(self._container, "removed")
+            engine.container_start(self._container)
+        except EngineError as error:
+            if self._container:
+                engine.container_remove(self._container)
+                self._container = ""
+            if not (is_missing_init(error) and "Init" in plan.body["HostConfig"]):
+                raise
+            self._start_container(without_init(plan))
+            return
+        self.loop.add(attach, self._on_log, self._on_log_end)
+        self.loop.add(ended, lambda data: self._on_exit(ended.feed(data)), lambda: None)
+
+    def _start_helper(self) -> None:
+        """Run the helper with the next interpreter that the image may have. Raises ModelGone: none is left."""
+        if not self._interpreters:
+            raise ModelGone("no Python was found in the image to reach the model with",
+                            hint="the image's command must be a python on its PATH")
+        command = [self._interpreters.pop(0), "-ISc", helper_source()]
+        try:
+            stream = self._engine.exec_start(self._engine.exec_create(self._container, command))
+        except EngineError as error:
+            self._console.debug(f"helper: {error}")
+            if not self._interpreters:
+                self.wait(lambda: self.exit_code is not None, time.monotonic() + 1)  # it may have ended: say so
+            if self.exit_code is None:
+                self._start_helper()
+            return
+        settings: JSON = {"port": self._plan.ports.model, "lane": self._plan.ports.lane, "leash": "container"}
+        self.link = Link(self.loop, stream, self._lane, settings, framed=True)
+
+    def _remove_orphans(self) -> None:
+        """Remove what a run left that died with its host: containers of ours that do not run and are old."""
+        for found in self._engine.container_list(RUN_LABEL):
+            if found.get("State") != "running" and time.time() - int(found.get("Created") or 0) > ORPHAN_AGE:
+                self._console.debug(f"removing {found.get('Id')}, which a run left that is gone")
+                self._engine.container_remove(str(found.get("Id")))
+
+    def _on_log(self, data: bytes) -> None:
+        self._log_time = time.monotonic()
+        mark = f"{self._plan.name}-mark\n".encode()
+        for _, shown in self._frames.feed(data):
+            if mark in shown:
+                self._marks += shown.count(mark)
+                shown = shown.replace(mark, b"")
+            self.log_tail += shown[-LOG_TAIL:]
+            self._console.log(shown)
+        del self.log_tail[:-LOG_TAIL]
+
+    def _on_log_end(self) -> None:
+        self._logs_ended = True
+
+    def _on_exit(self, reply: JSON | None) -> None:
+        if reply is not None:
+            self.exit_code = int(reply.get("StatusCode", -1))
+
+    def wait(self, until: Callable[[], bool], deadline: float | None = None) -> bool:
+        """Pump everything until the condition holds, True, or the deadline (monotonic seconds) has passed, False."""
+        while not until():
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                return False
+            turn = now + REDRAW
+            if not self.loop.run(lambda: until() or self._needs_helper(), min(turn, deadline or turn)):
+                self._console.status(last_line(bytes(self.log_tail)) if self._console.live else "")
+            if self._needs_helper():
+                self._start_helper()
+            self._check_lane()
+        return True
+
+    def _needs_helper(self) -> bool:
+        """Whether the helper's interpreter turned out to be none."""
+        link = self.link
+        return link is not None and link.ended and not link.greeted and self.exit_code is None
+
+    def _check_lane(self) -> None:
+        hello = self.link.hello if self.link is not None else {}
+        if hello and not hello.get("lane"):
+            raise LanePortTaken(f"port {self._plan.ports.lane} is taken beside the model: {hello.get('error', '')}")
+
+    def request(self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+        """The model's reply, complete with its body unread. Raises ModelGone."""
+        answer = self.open(method, path, body=body, headers=headers)
+        self.wait(lambda: answer.ready)
+        answer.wait()
+        return answer
+
+    def open(self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+        """The reply to come; nothing is waited for. Raises ModelGone."""
+        if self.link is None:
+            raise ModelGone("the model cannot be reached yet")
+        return self.link.open(method, path, body=body, headers=headers)
+
+    def ended(self) -> str:
+        """What became of the container, in words."""
+        self.wait(lambda: self.exit_code is not None, time.monotonic() + 2)
+        if self.exit_code is None:
+            return f"{self.link.end_reason if self.link is not None else 'the way to the model was cut'}"
+        if self._engine.was_oom_killed(self._container):
+            return "OOMKilled: the container ran out of memory"
+        return f"the container ended with exit code {self.exit_code}"
+
+    def drain(self) -> None:
+        """Wait, within bounds, until what the model printed has been shown."""
+        deadline, wanted = time.monotonic() + DRAIN_LIMIT, 0
+        if self.link is not None and not self.link.ended:
+            wanted = self._marks + self.link.mark(f"{self._plan.name}-mark", time.monotonic() + 2)
+            self.wait(lambda: self._marks >= wanted or self._logs_ended, deadline)
+        quiet = DRAIN_QUIET if wanted else 10 * DRAIN_QUIET
+        self.wait(lambda: self._logs_ended or time.monotonic() - self._log_time > quiet, deadline)
+
+    def close(self) -> None:
+        """Kill the container and forget it. The engine removes it; the leash and the guardian see to it."""
+        if self._container and self.exit_code is None:
+            try:
+                self._engine.container_kill(self._container, forget=True)
+            except CogError as error:
+                self._console.debug(f"kill: {error}")
+        self.loop.close()
+        if self._guardian is not None:
+            self._guardian.dismiss()
+
+
 # == 15. Prediction ===========================================================
+# In: a started host and a request. Out: the runtime's final response. One form works on every runtime:
+# respond-async with webhooks into the lane; server-sent events where the model offers them.
+
+SETTLED = ("READY", "BUSY", "SETUP_FAILED", "DEFUNCT", "UNHEALTHY")
+FINAL = ("succeeded", "failed", "canceled")
+BUSY_LIMIT = 10.0  # seconds for which "busy" and "not ready" are answered with another try
+STOP_GRACE = 2.0  # seconds that a cancelled prediction gets before the kill
+REFUSAL_HINT = "-i NAME=VALUE gives an input, -i NAME=@FILE a file"
+SILENCE_LIMIT = 10.0  # seconds that a model may be READY again without having said how the prediction ended
+
+
+class Request(NamedTuple):
+    """One prediction as it will be posted."""
+
+    id: str
+    path: str  # /predictions or /trainings
+    body: JSON  # {"input": {...}} and the context
+    hook: str  # where the runtime's webhooks go
+    streamed: bool = False  # ask for server-sent events
+    live: bool = False  # the output is wanted as it grows
+    timeout: float = 0.0  # seconds, 0 for none
+    watched: bool = True  # READY without an end is a broken protocol; not where several run at once
+
+
+class Progress:
+    """What the runtime has said about a prediction so far.
+
+    `final` is the last response once there is one; growing list outputs go to `show`, each element once.
+    """
+
+    def __init__(self) -> None:
+        self.final: JSON | None = None
+        self.show: Callable[[list[Any]], None] | None = None
+        self._shown = 0
+
+    def hook(self, event: JSON) -> None:
+        """Take one webhook, or the response of a synchronous runtime."""
+        output = event.get("output")
+        if isinstance(output, list) and len(output) > self._shown:
+            self._shown, fresh = len(output), output[self._shown:]
+            if self.show is not None:
+                self.show(fresh)
+        if event.get("status") in FINAL:
+            self.final = event
+
+    def event(self, name: str, data: JSON) -> None:
+        """Take one server-sent event."""
+        if name == "output":
+            self._shown += 1
+            if self.show is not None:
+                self.show([data.get("chunk")])
+        elif name == "completed":
+            self.hook(data)
+
+
+def wait_for_setup(host: ContainerHost, limit: float, console: Console) -> None:
+    """Wait until the model is ready. Raises SetupFailed, ModelGone.
+
+    `limit` is in seconds, 0 for none.
+    """
+    console.phase("Starting Docker image and running setup()...")
+    deadline = time.monotonic() + limit if limit else None
+    if not host.wait(lambda: host.gone or host.health in SETTLED, deadline):
+        said = last_line(bytes(host.log_tail))
+        after = f"; last log line: {said}" if said else ""
+        raise SetupFailed(f"Timed out: setup took longer than {limit:g} seconds{after}",
+                          hint="--setup-timeout SECONDS gives it longer, 0 for ever")
+    if host.gone:
+        host.drain()
+        said = last_line(bytes(host.log_tail))
+        raise SetupFailed(f"setup failed: {host.ended()}" + (f"; last log line: {said}" if said else ""),
+                          hint=exit_hint(said))
+    if host.health == "SETUP_FAILED":
+        raise setup_failure(host, console)
+    if host.health not in ("READY", "BUSY"):
+        raise ModelGone(f"Container healthcheck returned unexpected status: {host.health}")
+
+
+def setup_failure(host: ContainerHost, console: Console) -> SetupFailed:
+    """The error for a setup that failed while its server lives; shows its log if nothing has."""
+    host.drain()
+    setup = (host.health_body or {}).get("setup") or {}
+    logs = str(setup.get("logs") or "").encode()
+    said = last_line(logs) or last_line(bytes(host.log_tail))
+    if said.encode() not in host.log_tail:
+        console.log(logs.rstrip() + b"\n")
+    return SetupFailed("Model setup failed" + (f": {said}" if said else ""))
+
+
+def exit_hint(said: str) -> str:
+    """What to do about a container that ended by itself, judged by its last words."""
+    if "exec format error" in said.lower():
+        return "the image is for another platform than this engine; --platform names the one to pull"
+    return ""
+
+
+def post_prediction(host: ContainerHost, request: Request, progress: Progress) -> None:
+    """Post the prediction; its end comes to `progress`. Raises InputError, ModelGone."""
+    import json
+
+    events = ["output", "completed"] if request.live else ["completed"]
+    body = {"id": request.id, **request.body, "webhook": request.hook, "webhook_events_filter": events}
+    give_up = time.monotonic() + BUSY_LIMIT
+    while True:
+        reply = host.request("POST", request.path, body=json.dumps(body).encode(),
+                             headers={"Content-Type": "application/json", "Prefer": "respond-async"})
+        answer = reply.read()
+        if reply.status in (409, 503) and time.monotonic() < give_up and not host.gone:
+            host.wait(lambda: host.gone, time.monotonic() + 0.02)
+            continue
+        break
+    if reply.status == 422:
+        raise InputError(refusal_text(answer), hint=REFUSAL_HINT)
+    if reply.status not in (200, 201, 202):
+        said = answer[:300].decode("utf-8", "replace").strip()
+        raise ModelGone(f"Failed to run prediction: {request.path} call returned status {reply.status}: {said}")
+    if reply.status == 200:
+        progress.hook(parse_response(answer))
+
+
+def parse_response(answer: bytes) -> JSON:
+    """A response body as the object that it must be. Raises StreamError."""
+    import json
+
+    try:
+        document = json.loads(answer)
+    except ValueError as error:
+        raise StreamError(f"the model answered with something that is not JSON: {answer[:80]!r}") from error
+    if not isinstance(document, dict):
+        raise StreamError(f"the model answered with something that is not an object: {answer[:80]!r}")
+    return document
+
+
+def refusal_text(answer: bytes) -> str:
+    """A runtime's 422 in words, whatever form its `detail` has.
+
+    >>> print(refusal_text(b'{"detail":[{"loc":["body","input","n",1],"msg":"too small"}]}'))
+    The inputs you passed could not be validated:
+    - n.1: too small
+    """
+    import json
+
+    try:
+        detail = json.loads(answer)["detail"]
+        faults = [(item["loc"], item["msg"]) for item in detail]
+        lines = ["- " + ".".join(str(part) for part in loc if part not in ("body", "input")) + f": {message}"
+                 for loc, message in faults]
+    except (ValueError, KeyError, TypeError):
+        lines = ["- " + answer[:1000].decode("utf-8", "replace").strip()]
+    return "\n".join(["The inputs you passed could not be validated:", *lines])
+
+
+def stream_prediction(host: ContainerHost, request: Request, progress: Progress) -> bool:
+    """Post the prediction for server-sent events and follow them; False if the runtime offers none after all."""
+    import json
+
+    answer = host.open("POST", request.path, body=json.dumps({"id": request.id, **request.body}).encode(),
+                       headers={"Content-Type": "application/json", "Accept": "text/event-stream"})
+    host.wait(lambda: answer.ready or host.gone)
+    if answer.status == 422:
+        raise InputError(refusal_text(answer.read()), hint=REFUSAL_HINT)
+    if answer.status != 200 or not answer.headers.get("content-type", "").startswith("text/event-stream"):
+        answer.close()
+        return False
+    parser = EventParser()
+
+    def follow() -> bool:
+        while progress.final is None and answer.readable:
+            data = answer.read(READ_SIZE)
+            if not data:
+                parser.close()
+                return True
+            for event in parser.feed(data):
+                progress.event(event.name, parse_response(event.data.encode()))
+        return progress.final is not None
+
+    await_end(host, request, follow)
+    answer.close()
+    return True
+
+
+def run_prediction(host: ContainerHost, request: Request, progress: Progress, lane: Lane) -> JSON:
+    """The runtime's final response, once everything that it sent beside it is here.
+
+    Raises PredictionFailed: out of time; InputError: refused; ModelGone, StreamError. Interrupted passes through after
+    the prediction was cancelled.
+    """
+    try:
+        if not (request.streamed and stream_prediction(host, request, progress)):
+            post_prediction(host, request, progress)
+            await_end(host, request, lambda: progress.final is not None)
+        if progress.final is None:
+            host.drain()
+            raise ModelGone(f"the prediction has no end: {host.ended()}")
+        host.wait(lambda: not lane.open_uploads() or host.gone)
+    except (Interrupted, PredictionFailed):
+        cancel_prediction(host, request, progress)
+        raise
+    host.drain()
+    return progress.final
+
+
+def await_end(host: ContainerHost, request: Request, ended: Callable[[], bool]) -> None:
+    """Pump until the prediction has ended or its model is gone.
+
+    Raises PredictionFailed: out of time; StreamError: the model is idle again and has not said how it went.
+    """
+    began, idle_since = time.monotonic(), 0.0
+    deadline = began + request.timeout if request.timeout else None
+    while not host.wait(lambda: ended() or host.gone, min(time.monotonic() + 0.5, deadline or began + 1e9)):
+        now = time.monotonic()
+        if deadline is not None and now >= deadline:
+            raise PredictionFailed(f"Timed out: the prediction took longer than {request.timeout:g} seconds",
+                                   hint="--timeout SECONDS gives it longer")
+        idle_since = (idle_since or now) if host.health == "READY" else 0.0
+        if idle_since and now - idle_since > SILENCE_LIMIT and request.watched:
+            raise StreamError("the model is ready again, but never said how the prediction ended")
+
+
+def cancel_prediction(host: ContainerHost, request: Request, progress: Progress) -> None:
+    """Ask the model to end the prediction, and give it a moment; a second interruption passes through."""
+    if host.gone or progress.final is not None:
+        return
+    host.open("POST", f"{request.path}/{request.id}/cancel")
+    host.wait(lambda: progress.final is not None or host.gone, time.monotonic() + STOP_GRACE)
 
 
 # == 16. Outputs ==============================================================
@@ -7554,12 +8040,310 @@ class OutputStore:
 
 
 # == 17. Commands =============================================================
+# One function per subcommand: read, plan, do, write. main is the only place that prints an error, that
+# decides an exit code and that ends the process.
+
+
+class World(NamedTuple):
+    """Everything with an effect that a command may touch. Tests hand in their own."""
+
+    console: Console
+    environ: Mapping[str, str]
+    cwd: str
+    home: str
+    stdin: BinaryIO
+    loop: Loop
+
+
+def read_text_file(path: str, flag: str) -> str:
+    """A file's text. Raises UsageError, in the name of the flag that named it."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UsageError(f"{flag} {path}: {reason}") from error
+
+
+def is_archive(image: str) -> bool:
+    """Whether IMAGE is a tar on disk or on stdin, not the name of an image.
+
+    >>> is_archive("-"), is_archive("/carried/model.tar.gz"), is_archive("r8.im/me/model")
+    (True, True, False)
+    """
+    path = os.path.expanduser(image)
+    return image == "-" or image.startswith(("/", "./", "../", "~")) or (".tar" in image and os.path.isfile(path))
+
+
+def load_image(engine: Engine, options: Options, world: World) -> str:
+    """The name of the image in a tar, which the engine has loaded. Raises EngineError, UsageError."""
+    console = world.console
+    console.phase(f"Loading {options.image if options.image != '-' else 'the image on stdin'}...")
+    try:
+        source = world.stdin if options.image == "-" else open(os.path.expanduser(options.image), "rb")  # noqa: SIM115
+    except OSError as error:
+        raise UsageError(f"{options.image}: {error.strerror}", hint="a tar that `docker save` made") from error
+    with source:
+        names = engine.image_load(source, on_event=lambda event: console.tick())
+    if not names:
+        raise EngineError("load", 0, f"no image was found in {options.image}", hint="a tar that `docker save` made")
+    console.done()
+    console.info(f"Loaded {', '.join(names)}")
+    return names[0]
+
+
+def find_image(engine: Engine, options: Options, world: World) -> JSON:
+    """The image's inspect document; pulled, if it is absent and may be. Raises EngineError, UsageError."""
+    if not options.image.startswith("sha256:"):
+        parse_reference(options.image)
+    found = None if options.pull == "always" else engine.image_inspect(options.image)
+    wanted = (options.platform.split("/") + ["", ""])[1]
+    if found and wanted and wanted != found.get("Architecture"):
+        world.console.debug(f"the image here is for {found.get('Architecture')}, not for {wanted}")
+        found = None
+    if found is None and options.pull != "never":
+        pull_image(engine, options.image, world.console, world.environ, world.home, platform=options.platform)
+        found = engine.image_inspect(options.image)
+    if found is None:
+        raise EngineError("image", 0, f"image {options.image}: image not found",
+                          hint="without --pull never it is pulled; a tar of it can be given in its place")
+    return found
+
+
+def image_document(image: JSON) -> JSON | None:
+    """The OpenAPI document in an image's label; None without a usable one."""
+    import json
+
+    labels = (image.get("Config") or {}).get("Labels") or {}
+    text = labels.get("run.cog.openapi_schema") or labels.get("org.cogmodel.openapi_schema") or ""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) and input_schema(document) is not None else None
+
+
+def read_inputs(options: Options, document: JSON | None, reader: Reader) -> JSON:
+    """The prediction's input, checked when there is a schema. Raises InputError."""
+    schema = input_schema(document) if document else None
+    if options.json is not None:
+        return parse_json_inputs(options.json, schema, reader)
+    return parse_named_inputs(options.inputs, schema, reader)
+
+
+def replicate_context(options: Options, environ: Mapping[str, str]) -> JSON:
+    """The part of a request that hands the token over, if it is to be. Raises UsageError."""
+    if not options.use_replicate_token:
+        return {}
+    token = environ.get("REPLICATE_API_TOKEN")
+    if not token:
+        raise UsageError("--use-replicate-token: REPLICATE_API_TOKEN is not set",
+                         hint="export REPLICATE_API_TOKEN=r8_...")
+    return {"context": {"replicate_api_token": token}}
+
+
+class Job(NamedTuple):
+    """One prediction, all read and checked, before anything is started."""
+
+    options: Options
+    image: JSON  # its inspect document
+    document: JSON | None  # its OpenAPI document, if it has a usable label
+    values: JSON  # the input
+    result: OutputPlan
+    variables: dict[str, str]  # the user's, for the model
+    context: JSON  # what the request has beside the input
+
+
+def cmd_predict(options: Options, world: World) -> int:
+    """Run one prediction on an image; return the exit code."""
+    if not options.image:
+        raise UsageError("IMAGE is missing", hint=f"cog.pyz {options.command} IMAGE -i NAME=VALUE")
+    context = replicate_context(options, world.environ)
+    variables = parse_environment(options, world.environ, lambda path: read_text_file(path, "--env-file"))
+    plan_result(options, None, world)
+    with connect_engine(find_address(options.engine, world.environ, world.home), world.console,
+                        world.environ) as engine, reading(world) as reader:
+        if is_archive(options.image):
+            options = options._replace(image=load_image(engine, options, world), pull="never")
+        image = find_image(engine, options, world)
+        model_label(image.get("Config") or {})
+        document = image_document(image)
+        job = Job(options, image, document, read_inputs(options, document, reader),
+                  plan_result(options, document, world), variables, context)
+        if options.dry_run:
+            return show_plan(engine, job, world)
+        try:
+            return run_job(engine, job, reader, world)
+        except LanePortTaken as error:
+            world.console.debug(str(error))
+            return run_job(engine, job, reader, world)
+
+
+@contextlib.contextmanager
+def reading(world: World) -> Iterator[Reader]:
+    """The reader of input files, closed at the end."""
+    reader = Reader(world.stdin, world.cwd, world.home)
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def plan_result(options: Options, document: JSON | None, world: World) -> OutputPlan:
+    """Where the result will go. Raises OutputError, UsageError."""
+    schema = output_schema(document) if document else None
+    return plan_output(options.output, as_json=options.json is not None, schema=schema, cwd=world.cwd, home=world.home)
+
+
+def make_plan(engine: Engine, job: Job, world: World) -> tuple[Plan, str]:
+    """What will be run, under a name and with ports of its own, and the lane's token. Raises UsageError."""
+    token = os.urandom(16).hex()
+    ports = pick_ports(job.options.network, int.from_bytes(os.urandom(2), "big"))
+    return plan_container(job.options, job.image, name=f"cog-{os.urandom(6).hex()}", token=token, ports=ports,
+                          variables=job.variables, environ=world.environ, cwd=world.cwd, podman=engine.is_podman), token
+
+
+def show_plan(engine: Engine, job: Job, world: World) -> int:
+    """Print what would be run."""
+    plan, _ = make_plan(engine, job, world)
+    values = describe_inputs(job.values, input_schema(job.document) if job.document else None)
+    world.console.result(render_plan(plan, str(engine.address), job.variables, values).encode())
+    return 0
+
+
+def run_job(engine: Engine, job: Job, reader: Reader, world: World) -> int:
+    """Start the model, run the prediction, write its result; return the exit code."""
+    plan, token = make_plan(engine, job, world)
+    console = world.console
+    host: ContainerHost
+    with contextlib.ExitStack() as stack:
+        progress = Progress()
+        store = OutputStore(job.result, output_schema(job.document) if job.document else None, console, plan.name)
+        stack.enter_context(contextlib.closing(store))
+        lane = Lane(token, plan.ports.lane, on_upload=lambda *upload: store.open_upload(*upload),
+                    on_webhook=progress.hook, json_reader=lambda: SpillReader(lambda mime: store.open_blob(mime)))
+        host = stack.enter_context(ContainerHost(engine, plan, lane, world.loop, console))
+        host.start()
+        wait_for_setup(host, job.options.setup_timeout, console)
+        if job.document is None:
+            job = ask_schema(host, job, reader, world)
+            store = OutputStore(job.result, output_schema(job.document) if job.document else None, console, plan.name)
+            stack.enter_context(contextlib.closing(store))
+        live = LiveText(console) if job.result.live else None
+        progress.show = live.feed if live is not None else None
+        console.phase("Running prediction...")
+        try:
+            response = run_prediction(host, make_request(job, lane), progress, lane)
+        except CogError:
+            if live is not None and live.count:
+                live.end()
+            raise
+        host.close()
+        console.done()
+        store.finish(response, uploads_at=lane.url("out"), live=live)
+    return 0
+
+
+def ask_schema(host: ContainerHost, job: Job, reader: Reader, world: World) -> Job:
+    """The job, read again with the schema of the running model, if it has one. Raises InputError."""
+    import json
+
+    answer = host.request("GET", "/openapi.json")
+    body = answer.read()
+    try:
+        document = json.loads(body) if answer.status == 200 else None
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        world.console.debug("the model has no schema: its inputs are not checked")
+        return job
+    return job._replace(document=document, values=read_inputs(job.options, document, reader),
+                        result=plan_result(job.options, document, world))
+
+
+def make_request(job: Job, lane: Lane) -> Request:
+    """The request as it is posted; files are in the lane."""
+    values = render_inputs(job.values, lambda file: lane.add_file(file.open, file.name, file.size))
+    label = model_label(job.image.get("Config") or {})
+    overlapping = int((label.get("concurrency") or {}).get("max") or 1) > 1
+    operation = ((job.document or {}).get("paths") or {}).get("/predictions", {}).get("post", {})
+    return Request(f"cog{os.urandom(12).hex()}", "/predictions", {"input": values, **job.context}, lane.hook_url,
+                   streamed=job.result.live and bool(operation.get("x-cog-streaming")), live=job.result.live,
+                   timeout=job.options.timeout, watched=not overlapping)
+
+
+COMMANDS: dict[str, Callable[[Options, World], int]] = {"predict": cmd_predict, "run": cmd_predict}
+
+
+def die_by(number: int) -> int:
+    """End this process by the signal itself, so that a shell sees what happened; never returns a success."""
+    import signal
+
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return 128 + number
+
+
+def catch_signals(loop: Loop) -> None:
+    """From now on SIGINT, SIGTERM and SIGHUP raise Interrupted, where nothing in the loop is half done."""
+    import signal
+
+    def interrupt(number: int, frame: Any) -> None:
+        del frame
+        loop.interrupt(Interrupted(number))
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, interrupt)
+
+
+def run_command(options: Options, console: Console) -> int:
+    """Run one command in the real world. Raises CogError."""
+    try:
+        cwd = os.getcwd()
+    except OSError as error:
+        raise UsageError(f"the current folder cannot be used: {error.strerror}", hint="cd into another one") from error
+    stdin = sys.stdin.buffer if sys.stdin else open(os.devnull, "rb")  # noqa: SIM115
+    loop = Loop()
+    catch_signals(loop)
+    world = World(console, os.environ, cwd, os.path.expanduser("~"), stdin, loop)
+    return COMMANDS[options.command](options, world)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit code. The only place that prints a CogError."""
-    del argv
-    return 2
+    arguments = sys.argv[1:] if argv is None else argv
+    console = Console(os.environ)
+    debug = "--debug" in arguments
+    if arguments[:1] == ["--version"]:
+        console.result(f"cog.pyz {__version__}\n".encode())
+        return 0
+    try:
+        if not split_command(arguments)[0]:
+            console.result(usage_text().encode())
+            return 0
+        options = parse_argv(arguments)
+        console = Console(os.environ, progress=options.progress or os.environ.get("BUILDKIT_PROGRESS", "auto"),
+                          quiet=options.quiet, debug=options.debug, color=not options.no_color)
+        return run_command(options, console)
+    except Interrupted as interruption:
+        console.done()
+        return die_by(interruption.signal_number)
+    except BrokenPipeError:
+        import signal
+
+        return die_by(signal.SIGPIPE)
+    except CogError as error:
+        console.error(error)
+        return error.exit_code
+    except Exception as bug:
+        console.error(CogError(f"a bug in cog.pyz: {type(bug).__name__}: {bug}",
+                               hint="please report it with what --debug prints"))
+        if debug:
+            import traceback
+
+            console.debug(traceback.format_exc())
+        return 70
 
 
 if __name__ == "__main__":
