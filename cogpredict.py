@@ -25,7 +25,6 @@ A run reads top to bottom, and so does this file:
 """
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import sys
@@ -3843,6 +3842,45 @@ class EventParser:
             raise StreamError("the model's event stream was cut in the middle of an event")
 
 
+RUNTIME_LINE = (rb"\x1b\[2m[-\d:.TZ]{20,40}\x1b\[0m \x1b\[\d+m *(\w+)\x1b\[0m "
+                rb"\x1b\[2m(coglet[\w:]*)\x1b\[0m\x1b\[2m:\x1b\[0m ([^\n]*?)(?: \x1b\[3m\w+\x1b\[0m\x1b\[2m=\x1b\[0m[^\n]*)?\n")
+RUNTIME_MARK = b"\x1b[2m2"  # begins a line of the runtime's own log
+RUNTIME_NAGS = (b"is deprecated; use run() instead", b"is deprecated; use BaseRunner instead")
+
+
+class RuntimeLog:
+    r"""What a 0.17 or newer runtime prints, freed of time stamps: the model's own lines as it printed them.
+
+    >>> RuntimeLog().feed(b"\x1b[2m2026-11-24T16:19:23.714352Z\x1b[0m \x1b[32m INFO\x1b[0m \x1b[2mcoglet::setup\x1b[0m"
+    ...                   b"\x1b[2m:\x1b[0m loading \x1b[3msource\x1b[0m\x1b[2m=\x1b[0mStdout\n")
+    b'loading\n'
+    """
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """The next bytes to show; a line of the runtime's is held until it is whole."""
+        data, self._held = self._held + data, b""
+        if b"\x1b" not in data:
+            return data
+        import re
+
+        start = data.rfind(b"\n") + 1
+        last = data[start:]
+        if (last[:5] == RUNTIME_MARK or RUNTIME_MARK.startswith(last)) and len(last) < 1 << 16:
+            data, self._held = data[:start], last
+        return re.sub(RUNTIME_LINE, self._render, data)
+
+    @staticmethod
+    def _render(line: Any) -> bytes:
+        level, target, text = line.groups()
+        if text.endswith(RUNTIME_NAGS):
+            return b""
+        own = target in (b"coglet::setup", b"coglet::user", b"coglet::prediction")
+        return bytes(text + b"\n" if own else level.lower() + b": " + text + b"\n")
+
+
 # -- JSON: documents with data URLs in them, spilled to files as they come
 # A model's answer may hold gigabytes of files as base64 text. An unescaped `"data:` can only open a string, so no
 # tokenizer is needed: what is no base64 data URL is copied into a skeleton, each base64 data URL is decoded into a
@@ -4042,6 +4080,140 @@ class SpillReader:
 
     def _restore_key(self, key: str) -> str:
         return blob_text(self._restore(key)) if key.startswith(self._tag) else key
+
+
+LOGS_KEY = rb'(?:^\s*\{"id": ?"[^"]{0,100}"|"completed_at": ?(?:null|"[^"]{0,40}")), ?"logs": ?"'
+LOGS_LOOK = 1 << 12  # bytes behind which the log of a response is looked for again, for a key that was cut
+
+
+class LogTail:
+    """The log inside a run of responses, each with all of it so far: only what is new goes to `show`.
+
+    What comes is the text of a JSON string as it stands in the response, escapes and all. Nothing is shown unless it is
+    `wanted`: the log of an older runtime has come already, on the container's streams.
+    """
+
+    def __init__(self, show: Callable[[bytes], None]) -> None:
+        self.show, self.wanted = show, False
+        self._shown = 0  # bytes of the JSON text that were dealt with in earlier responses
+        self._at = 0  # bytes of it that came in this response
+        self._rest = b""  # the beginning of a character or an escape
+
+    def begin(self) -> None:
+        """A response begins."""
+        self._at, self._rest = 0, b""
+
+    def feed(self, text: bytes) -> None:
+        """Take the next bytes of the string."""
+        new = text[max(0, self._shown - self._at):]
+        self._at += len(text)
+        if new and self.wanted:
+            self._shown = self._at
+            text = self._rest + new
+            end = find_whole_text(text)
+            self._rest = text[end:]
+            self.show(decode_json_text(text[:end]))
+
+
+def count_slashes(text: bytes, end: int) -> int:
+    """How many backslashes stand directly before a place in the text.
+
+    >>> count_slashes(bytes([65, 92, 92, 34]), 3)
+    2
+    """
+    start = end
+    while start and text[start - 1] == 92:
+        start -= 1
+    return end - start
+
+
+def find_whole_text(text: bytes) -> int:
+    """How many bytes of a JSON string's text end with a whole character and a whole escape.
+
+    >>> find_whole_text(b"ab" + bytes([92]) + b"u00"), find_whole_text(b"abc"), find_whole_text(bytes([65, 0xC3]))
+    (2, 3, 1)
+    """
+    slash = text.rfind(bytes([92]), max(0, len(text) - 6))
+    length = 6 if text[slash + 1:slash + 2] == b"u" else 2
+    if slash >= 0 and count_slashes(text, slash) % 2 == 0 and len(text) - slash < length:
+        return slash
+    for back in range(1, min(4, len(text)) + 1):
+        lead = text[-back]
+        if lead >= 0xC0:
+            return len(text) - back if back < (2 if lead < 0xE0 else 3 if lead < 0xF0 else 4) else len(text)
+        if lead < 0x80:
+            break
+    return len(text)
+
+
+def decode_json_text(text: bytes) -> bytes:
+    """The bytes that the text between the quotes of a JSON string stands for; itself, if it is no such text.
+
+    >>> decode_json_text(b"a" + bytes([92]) + b"tb")
+    b'a\\tb'
+    """
+    import json
+
+    try:
+        decoded: str = json.loads(b'"' + text + b'"', strict=False)
+    except ValueError:
+        return text
+    return decoded.encode("utf-8", "replace")
+
+
+class HookReader:
+    """Reads one response as `reader` does, but its log, of whatever length, goes to `logs` and is left out."""
+
+    def __init__(self, reader: SpillReader, logs: LogTail) -> None:
+        self._reader, self._logs = reader, logs
+        self._state = "before"  # then "inside" the string, and "after" it
+        self._held = b""
+        logs.begin()
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes. Raises StreamError."""
+        if self._state == "before":
+            data = self._find_key(data)
+        if self._state == "inside":
+            data = self._find_end(data)
+        self._reader.feed(data)
+
+    def _find_key(self, data: bytes) -> bytes:
+        """What may be read of the bytes; from the key on, `inside` has the rest."""
+        import re
+
+        data = self._held + data
+        found = re.search(LOGS_KEY, data)
+        if found:
+            self._state, self._held = "inside", b""
+            self._reader.feed(data[:found.end()])
+            return data[found.end():]
+        safe = max(0, len(data) - LOGS_LOOK) if len(data) > 2 * LOGS_LOOK else 0
+        self._held = data[safe:]
+        return data[:safe]
+
+    def _find_end(self, data: bytes) -> bytes:
+        """What comes behind the string, from its closing quote on."""
+        data, self._held, at = self._held + data, b"", 0
+        while True:
+            quote = data.find(b'"', at)
+            if quote < 0:
+                break
+            if count_slashes(data, quote) % 2 == 0:
+                self._state = "after"
+                self._logs.feed(data[:quote])
+                return data[quote:]
+            at = quote + 1
+        kept = count_slashes(data, len(data))
+        self._held = data[len(data) - kept:]
+        self._logs.feed(data[:len(data) - kept])
+        return b""
+
+    def close(self) -> JSON:
+        """The document without its log. Raises StreamError."""
+        if self._state == "before":
+            self._reader.feed(self._held)
+        return self._reader.close()
 
 
 # -- build: what a builder says while it works
@@ -7086,6 +7258,7 @@ class ContainerHost:
         self._container = ""
         self._interpreters = list(plan.interpreters)
         self._frames = FrameParser()
+        self._plain = {1: RuntimeLog(), 2: RuntimeLog()}
         self._logs_ended = False
         self._log_time = 0.0  # when the model last printed something, monotonic
         self._marks = 0
@@ -7175,12 +7348,14 @@ class ContainerHost:
     def _on_log(self, data: bytes) -> None:
         self._log_time = time.monotonic()
         mark = f"{self._plan.name}-mark\n".encode()
-        for _, shown in self._frames.feed(data):
+        for stream, shown in self._frames.feed(data):
             if mark in shown:
                 self._marks += shown.count(mark)
                 shown = shown.replace(mark, b"")
+            shown = self._plain[stream].feed(shown)
             self.log_tail += shown[-LOG_TAIL:]
-            self._console.log(shown)
+            if shown:
+                self._console.log(shown)
         del self.log_tail[:-LOG_TAIL]
 
     def _on_log_end(self) -> None:
@@ -7278,6 +7453,7 @@ class Request(NamedTuple):
     hook: str  # where the runtime's webhooks go
     streamed: bool = False  # ask for server-sent events
     live: bool = False  # the output is wanted as it grows
+    logged: bool = False  # the model's log comes through webhooks (0.17 and newer), not on the container's streams
     timeout: float = 0.0  # seconds, 0 for none
     watched: bool = True  # READY without an end is a broken protocol; not where several run at once
 
@@ -7285,12 +7461,14 @@ class Request(NamedTuple):
 class Progress:
     """What the runtime has said about a prediction so far.
 
-    `final` is the last response once there is one; growing list outputs go to `show`, each element once.
+    `final` is the last response once there is one; growing list outputs go to `show`, each element once, and what a
+    model printed, where it comes as events, to `log`.
     """
 
     def __init__(self) -> None:
         self.final: JSON | None = None
         self.show: Callable[[list[Any]], None] | None = None
+        self.log: Callable[[bytes], None] | None = None
         self._shown = 0
 
     def hook(self, event: JSON) -> None:
@@ -7309,6 +7487,8 @@ class Progress:
             self._shown += 1
             if self.show is not None:
                 self.show([data.get("chunk")])
+        elif name == "log" and self.log is not None:
+            self.log(str(data.get("data", "")).encode("utf-8", "replace"))
         elif name == "completed":
             self.hook(data)
 
@@ -7358,7 +7538,7 @@ def post_prediction(host: ContainerHost, request: Request, progress: Progress) -
     """Post the prediction; its end comes to `progress`. Raises InputError, ModelGone."""
     import json
 
-    events = ["output", "completed"] if request.live else ["completed"]
+    events = ["output"] * request.live + ["logs"] * request.logged + ["completed"]
     body = {"id": request.id, **request.body, "webhook": request.hook, "webhook_events_filter": events}
     give_up = time.monotonic() + BUSY_LIMIT
     while True:
@@ -8161,32 +8341,29 @@ def cmd_predict(options: Options, world: World) -> int:
     context = replicate_context(options, world.environ)
     variables = parse_environment(options, world.environ, lambda path: read_text_file(path, "--env-file"))
     plan_result(options, None, world)
-    with connect_engine(find_address(options.engine, world.environ, world.home), world.console,
-                        world.environ) as engine, reading(world) as reader:
-        if is_archive(options.image):
-            options = options._replace(image=load_image(engine, options, world), pull="never")
-        image = find_image(engine, options, world)
-        model_label(image.get("Config") or {})
-        document = image_document(image)
-        job = Job(options, image, document, read_inputs(options, document, reader),
-                  plan_result(options, document, world), variables, context)
-        if options.dry_run:
-            return show_plan(engine, job, world)
-        try:
-            return run_job(engine, job, reader, world)
-        except LanePortTaken as error:
-            world.console.debug(str(error))
-            return run_job(engine, job, reader, world)
-
-
-@contextlib.contextmanager
-def reading(world: World) -> Iterator[Reader]:
-    """The reader of input files, closed at the end."""
+    address = find_address(options.engine, world.environ, world.home)
     reader = Reader(world.stdin, world.cwd, world.home)
     try:
-        yield reader
+        with connect_engine(address, world.console, world.environ) as engine:
+            if is_archive(options.image):
+                options = options._replace(image=load_image(engine, options, world), pull="never")
+            image = find_image(engine, options, world)
+            model_label(image.get("Config") or {})
+            document = image_document(image)
+            job = Job(options, image, document, read_inputs(options, document, reader),
+                      plan_result(options, document, world), variables, context)
+            return show_plan(engine, job, world) if options.dry_run else try_job(engine, job, reader, world)
     finally:
         reader.close()
+
+
+def try_job(engine: Engine, job: Job, reader: Reader, world: World) -> int:
+    """Run the job, once more with other ports if somebody beside the model has one of them; return the exit code."""
+    try:
+        return run_job(engine, job, reader, world)
+    except LanePortTaken as error:
+        world.console.debug(str(error))
+    return run_job(engine, job, reader, world)
 
 
 def plan_result(options: Options, document: JSON | None, world: World) -> OutputPlan:
@@ -8213,15 +8390,17 @@ def show_plan(engine: Engine, job: Job, world: World) -> int:
 
 def run_job(engine: Engine, job: Job, reader: Reader, world: World) -> int:
     """Start the model, run the prediction, write its result; return the exit code."""
+    import contextlib
+
     plan, token = make_plan(engine, job, world)
     console = world.console
-    host: ContainerHost
     with contextlib.ExitStack() as stack:
-        progress = Progress()
+        progress, logs = Progress(), LogTail(console.log)
         store = OutputStore(job.result, output_schema(job.document) if job.document else None, console, plan.name)
         stack.enter_context(contextlib.closing(store))
         lane = Lane(token, plan.ports.lane, on_upload=lambda *upload: store.open_upload(*upload),
-                    on_webhook=progress.hook, json_reader=lambda: SpillReader(lambda mime: store.open_blob(mime)))
+                    on_webhook=progress.hook,
+                    json_reader=lambda: HookReader(SpillReader(lambda mime: store.open_blob(mime)), logs))
         host = stack.enter_context(ContainerHost(engine, plan, lane, world.loop, console))
         host.start()
         wait_for_setup(host, job.options.setup_timeout, console)
@@ -8229,11 +8408,12 @@ def run_job(engine: Engine, job: Job, reader: Reader, world: World) -> int:
             job = ask_schema(host, job, reader, world)
             store = OutputStore(job.result, output_schema(job.document) if job.document else None, console, plan.name)
             stack.enter_context(contextlib.closing(store))
+        logs.wanted = speaks_coglet(host)
         live = LiveText(console) if job.result.live else None
-        progress.show = live.feed if live is not None else None
+        progress.show, progress.log = live.feed if live is not None else None, console.log
         console.phase("Running prediction...")
         try:
-            response = run_prediction(host, make_request(job, lane), progress, lane)
+            response = run_prediction(host, make_request(host, job, lane), progress, lane)
         except CogError:
             if live is not None and live.count:
                 live.end()
@@ -8261,7 +8441,12 @@ def ask_schema(host: ContainerHost, job: Job, reader: Reader, world: World) -> J
                         result=plan_result(job.options, document, world))
 
 
-def make_request(job: Job, lane: Lane) -> Request:
+def speaks_coglet(host: ContainerHost) -> bool:
+    """Whether the runtime is 0.17 or newer: what a prediction prints is in its responses only."""
+    return "version" in (host.health_body or {})
+
+
+def make_request(host: ContainerHost, job: Job, lane: Lane) -> Request:
     """The request as it is posted; files are in the lane."""
     values = render_inputs(job.values, lambda file: lane.add_file(file.open, file.name, file.size))
     label = model_label(job.image.get("Config") or {})
@@ -8269,7 +8454,7 @@ def make_request(job: Job, lane: Lane) -> Request:
     operation = ((job.document or {}).get("paths") or {}).get("/predictions", {}).get("post", {})
     return Request(f"cog{os.urandom(12).hex()}", "/predictions", {"input": values, **job.context}, lane.hook_url,
                    streamed=job.result.live and bool(operation.get("x-cog-streaming")), live=job.result.live,
-                   timeout=job.options.timeout, watched=not overlapping)
+                   logged=speaks_coglet(host), timeout=job.options.timeout, watched=not overlapping)
 
 
 COMMANDS: dict[str, Callable[[Options, World], int]] = {"predict": cmd_predict, "run": cmd_predict}
