@@ -3843,7 +3843,8 @@ class EventParser:
 
 
 RUNTIME_LINE = (rb"\x1b\[2m[-\d:.TZ]{20,40}\x1b\[0m \x1b\[\d+m *(\w+)\x1b\[0m "
-                rb"\x1b\[2m(coglet[\w:]*)\x1b\[0m\x1b\[2m:\x1b\[0m ([^\n]*?)(?: \x1b\[3m\w+\x1b\[0m\x1b\[2m=\x1b\[0m[^\n]*)?\n")
+                rb"\x1b\[2m(coglet[\w:]*)\x1b\[0m\x1b\[2m:\x1b\[0m "
+                rb"([^\n]*?)(?: \x1b\[3m\w+\x1b\[0m\x1b\[2m=\x1b\[0m[^\n]*)?\n")
 RUNTIME_MARK = b"\x1b[2m2"  # begins a line of the runtime's own log
 RUNTIME_NAGS = (b"is deprecated; use run() instead", b"is deprecated; use BaseRunner instead")
 
