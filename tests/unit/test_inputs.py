@@ -345,10 +345,12 @@ def test_null_is_refused_where_the_runtime_refuses_it(shelf: Shelf) -> None:
 
 
 def test_numbers_of_another_kind(shelf: Shelf) -> None:
-    schema = schema_of(n=INTEGER, f=NUMBER, b=BOOLEAN, e={"allOf": [{"$ref": "#/components/schemas/steps"}]})
+    schema = schema_of(n=INTEGER, f=NUMBER, b=BOOLEAN, c={"enum": [1]},
+                       e={"allOf": [{"$ref": "#/components/schemas/steps"}]})
     assert from_json(shelf, schema, '{"n": 3.0, "f": 3}') == {"n": 3.0, "f": 3}
     for text, said in (('{"n": 1.5}', '"n": expected integer, got number'), ('{"n": true}', "integer, got boolean"),
                        ('{"f": "1"}', "number, got string"), ('{"b": 1}', "boolean, got number"),
+                       ('{"c": true}', "must be one of: 1"),
                        ('{"e": true}', "expected integer, got boolean"), ('{"n": []}', "integer, got array"),
                        ('{"n": {}}', "integer, got object")):
         with pytest.raises(cog.InputError, match=said):

@@ -95,6 +95,7 @@ def test_other_text_stays_text(text: str) -> None:
     "", "{", '{"a":', '"abc', '{"a":"data:;base64,AAAA', '{"a":"data:image/png;base64,AAA', "[1,]", '"\\', "[]", "1",
     '{"a":NaN}', '{"a":1e999}', '{"a":1}x', '{"a":"data:;base64,AAAA"', "[" * 5000, '{"a":' * 100000,
     '{"a": "data:;base64,AAAA""data:;base64,AAAA"}', '{"a": 1' + "0" * 5000 + "}", "<html>",
+    '{"a":1}"data:', '{"a":1}"data', '{"a":1}"data:;base64,', '{"a":1}"data:;base64,AAAA',
 ])
 @pytest.mark.parametrize("size", [1, 3, 64, 5000])
 def test_a_cut_or_broken_document_is_a_stream_error(raw: str, size: int) -> None:
