@@ -4678,7 +4678,7 @@ def wrap_tls(address: Address, connection: socket.socket) -> socket.socket:
 # -- its API
 
 
-class Reply(NamedTuple):
+class Answer(NamedTuple):
     """One answer whose body is not read yet, on a connection that is its own or the kept one."""
 
     call: str
@@ -4903,21 +4903,25 @@ class Wire:
 
     def _open(self, method: str, path: str, query: Mapping[str, str] | None = None, body: JSON | None = None, *,
               pieces: Iterable[bytes] | None = None, headers: Iterable[tuple[str, str]] = (),
-              ok: tuple[int, ...] = (200, 201, 204), keep: bool = False, timeout: float | None = None) -> Reply:
-        """Ask, and return the answer, unread. Raises EngineError: its status is not among `ok`."""
+              also: tuple[int, ...] = (), keep: bool = False, timeout: float | None = None) -> Answer:
+        """Ask, and return the answer, unread. Raises EngineError: its status is neither 2xx nor one of `also`."""
         call = f"{method} {path}"
         began = time.monotonic()
         head, data = self._render(method, path, query, body, headers, pieces is not None)
         connection = (self._take_kept() if keep else None) or self._dial()
         try:
-            response = self._ask(call, connection, head + data, pieces, timeout)
-            self._console.debug(f"engine: {call} {response.status} {1000 * (time.monotonic() - began):.0f} ms")
-            reply = Reply(call, connection, response)
-            if response.status not in ok:
-                raise EngineError(call, response.status, error_words(reply.read(1 << 20), response.reason))
-            return reply
+            reply = Answer(call, connection, self._ask(call, connection, head + data, pieces, timeout))
         except BaseException:
             connection.close()
+            raise
+        try:
+            status = reply.response.status
+            self._console.debug(f"engine: {call} {status} {1000 * (time.monotonic() - began):.0f} ms")
+            if not 200 <= status < 300 and status not in also:
+                raise EngineError(call, status, error_words(reply.read(1 << 20), reply.response.reason))
+            return reply
+        except BaseException:
+            reply.close()
             raise
 
     def _render(self, method: str, path: str, query: Mapping[str, str] | None, body: JSON | None,
@@ -4958,12 +4962,16 @@ class Wire:
             if heard:
                 source = types.SimpleNamespace(makefile=lambda mode: read_after(heard, connection))
             response = http.client.HTTPResponse(source, method=call.partition(" ")[0])
-            response.begin()
+            try:
+                response.begin()
+            except BaseException:
+                response.close()
+                raise
+            return response
         except (http.client.HTTPException, ConnectionError) as error:
             raise StreamError(f"{call}: the engine ended before it answered: {error!r}") from error
         except OSError as error:
             raise EngineUnreachable(f"{call}: the engine does not answer: {error}") from error
-        return response
 
     def _read(self, method: str, path: str, query: Mapping[str, str] | None = None, body: JSON | None = None,
               **how: Any) -> bytes:
@@ -5005,7 +5013,7 @@ class Wire:
                 headers: Iterable[tuple[str, str]] = (), protocol: str = "tcp") -> Transport:
         """The connection itself, after the engine agreed to use it as a plain stream."""
         upgrade = [("Connection", "Upgrade"), ("Upgrade", protocol), *headers]
-        reply = self._open("POST", path, query, body, headers=upgrade, ok=(101, 200), timeout=CALL_TIMEOUT)
+        reply = self._open("POST", path, query, body, headers=upgrade, also=(101,), timeout=CALL_TIMEOUT)
         return Transport(reply.connection, reply.response)
 
     def _stream(self, method: str, path: str, query: Mapping[str, str], **how: Any) -> Iterator[JSON]:
@@ -5094,7 +5102,7 @@ class Engine(Wire):
 
     def image_remove(self, image: str, *, force: bool = False) -> None:
         """DELETE /images/{name}. One that is gone is success; raises EngineError: 409, a container uses it."""
-        self._read("DELETE", f"/images/{image}", {"force": "1"} if force else None, ok=(200, 404))
+        self._read("DELETE", f"/images/{image}", {"force": "1"} if force else None, also=(404,))
 
     def image_tag(self, image: str, repository: str, tag: str) -> None:
         """POST /images/{name}/tag."""
@@ -5112,7 +5120,7 @@ class Engine(Wire):
 
     def container_start(self, container: str) -> None:
         """POST /containers/{id}/start. One that is started is success."""
-        self._read("POST", f"/containers/{container}/start", ok=(200, 204, 304))
+        self._read("POST", f"/containers/{container}/start", also=(304,))
 
     def container_attach(self, container: str, *, stdin: bool = False) -> Transport:
         """POST /containers/{id}/attach: its output from now on, in frames unless it has a terminal; and its stdin."""
@@ -5132,7 +5140,7 @@ class Engine(Wire):
             self._forget("POST", path, query)
             return
         try:
-            self._read("POST", path, query, ok=(200, 204, 404, 409))
+            self._read("POST", path, query, also=(404, 409))
         except EngineError as error:
             if "can only kill running containers" not in error.message:  # Podman 4
                 raise
@@ -5154,7 +5162,7 @@ class Engine(Wire):
         """DELETE /containers/{id}, its anonymous volumes too. One that is gone, or going, is success."""
         query = {"v": "1", **({"force": "1"} if force else {})}
         try:
-            self._read("DELETE", f"/containers/{container}", query, ok=(200, 204, 404))
+            self._read("DELETE", f"/containers/{container}", query, also=(404,))
         except EngineError as error:
             if error.status != 409 or "already in progress" not in error.message:
                 raise
@@ -5182,7 +5190,7 @@ class Engine(Wire):
 
     def _removed_now(self, name: str) -> bool:
         """Whether this call removed a container. Raises EngineError: it resisted."""
-        reply = self._open("DELETE", f"/containers/{name}", {"v": "1", "force": "1"}, ok=(200, 204, 404, 409),
+        reply = self._open("DELETE", f"/containers/{name}", {"v": "1", "force": "1"}, also=(404, 409),
                            timeout=CALL_TIMEOUT)
         try:
             reply.read(BLOCK)
