@@ -4505,16 +4505,15 @@ class Transport:
             raise explained if isinstance(explained, BlockingIOError) else BrokenPipeError(str(error)) from error
 
     def half_close(self) -> None:
-        """Say that no more bytes will come from us."""
+        """Say that no more bytes will come from us. Inside TLS too by the end of TCP's stream, at which engines read on:
+        TLS's own farewell cannot be sent without losing what is on its way to us.
+        """
         import socket
 
         try:
-            if hasattr(self._socket, "unwrap"):
-                self._socket.unwrap()
-            else:
-                self._socket.shutdown(socket.SHUT_WR)
+            socket.socket.shutdown(self._socket, socket.SHUT_WR)
         except OSError:
-            pass  # TLS waits for the peer's own end, which comes later; or the peer is gone
+            pass  # the peer is gone
 
     def close(self) -> None:
         """Close both ways. A second call does nothing."""
@@ -4593,10 +4592,11 @@ class Tunnel:
         self.path = os.path.join(self._folder, "engine.sock")
         user, port = (["-l", address.user] if address.user else []), (["-p", str(address.port)] if address.port else [])
         argv = ["ssh", *SSH_OPTIONS, "-T", *user, *port, "-L", f"{self.path}:{address.path}", "--", address.host, "cat"]
-        self._log = os.open(os.path.join(self._folder, "log"), os.O_RDWR | os.O_CREAT, 0o600)
+        self._log = os.path.join(self._folder, "log")
         try:
-            self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._log,
-                                             start_new_session=True, env=dict(environ))
+            with open(self._log, "wb") as log:
+                self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log,
+                                                 start_new_session=True, env=dict(environ))
         except OSError as error:
             self._remove_folder()
             raise EngineUnreachable(f"ssh cannot be run: {error.strerror}", hint="install OpenSSH") from error
@@ -4610,14 +4610,28 @@ class Tunnel:
 
     def _wait_for_socket(self, address: Address) -> None:
         deadline = time.monotonic() + TUNNEL_TIMEOUT
-        while not is_socket(self.path):
+        while not self._is_open():
             status = self._process.poll()
             if status is not None or time.monotonic() > deadline:
-                words = last_line(os.pread(self._log, BLOCK, 0)) or f"it ended with status {status}"
                 host = f"{address.user}@{address.host}" if address.user else address.host
+                words = self.last_words() or f"it ended with status {status}"
                 raise EngineUnreachable(f"ssh to {host}: {'no answer in time' if status is None else words}",
                                         hint=f"it must work without a question: ssh -o BatchMode=yes {host} true")
             time.sleep(0.01)
+
+    def _is_open(self) -> bool:
+        if not is_socket(self.path):
+            return False
+        try:
+            dial(Address("unix", path=self.path), DIAL_TIMEOUT).close()
+        except ConnectionRefusedError:
+            return False  # ssh has made the socket and does not listen yet
+        return True
+
+    def last_words(self) -> str:
+        """The last line that ssh has said; empty when it has said nothing."""
+        with open(self._log, "rb") as log:
+            return last_line(log.read(BLOCK))
 
     def close(self) -> None:
         """End ssh and remove the socket. Also for the process that outlives us, where ssh is no child."""
@@ -4636,7 +4650,6 @@ class Tunnel:
     def _remove_folder(self) -> None:
         import shutil
 
-        os.close(self._log)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -4678,7 +4691,7 @@ def wrap_tls(address: Address, connection: socket.socket) -> socket.socket:
 # -- its API
 
 
-class Answer(NamedTuple):
+class EngineReply(NamedTuple):
     """One answer whose body is not read yet, on a connection that is its own or the kept one."""
 
     call: str
@@ -4854,6 +4867,13 @@ def request_head(method: str, target: str, headers: Iterable[tuple[str, str]]) -
     return text.encode() + b"\r\n\r\n"
 
 
+def is_framed(response: http.client.HTTPResponse) -> bool:
+    """Whether an answer says where it ends, or that it is a stream. One that does not has lost the end of its head."""
+    raw = "-stream" in (response.getheader("Content-Type") or "")
+    closes = "close" in (response.getheader("Connection") or "").lower()
+    return response.length is not None or bool(response.chunked) or raw or closes
+
+
 class Wire:
     """How an engine is asked: one funnel for every request and every error."""
 
@@ -4903,14 +4923,14 @@ class Wire:
 
     def _open(self, method: str, path: str, query: Mapping[str, str] | None = None, body: JSON | None = None, *,
               pieces: Iterable[bytes] | None = None, headers: Iterable[tuple[str, str]] = (),
-              also: tuple[int, ...] = (), keep: bool = False, timeout: float | None = None) -> Answer:
+              also: tuple[int, ...] = (), keep: bool = False, timeout: float | None = None) -> EngineReply:
         """Ask, and return the answer, unread. Raises EngineError: its status is neither 2xx nor one of `also`."""
         call = f"{method} {path}"
         began = time.monotonic()
         head, data = self._render(method, path, query, body, headers, pieces is not None)
         connection = (self._take_kept() if keep else None) or self._dial()
         try:
-            reply = Answer(call, connection, self._ask(call, connection, head + data, pieces, timeout))
+            reply = EngineReply(call, connection, self._ask(call, connection, head + data, pieces, timeout))
         except BaseException:
             connection.close()
             raise
@@ -4964,6 +4984,8 @@ class Wire:
             response = http.client.HTTPResponse(source, method=call.partition(" ")[0])
             try:
                 response.begin()
+                if not is_framed(response):
+                    raise http.client.IncompleteRead(b"")
             except BaseException:
                 response.close()
                 raise
@@ -5007,7 +5029,10 @@ class Wire:
         import json
 
         query["filters"] = json.dumps({"label": list(labels)})
-        return list(parse_answer(f"GET {path}", b'{"items": %b}' % self._read("GET", path, query))["items"] or [])
+        found = parse_answer(f"GET {path}", b'{"items": %b}' % self._read("GET", path, query))["items"]
+        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+            raise StreamError(f"GET {path}: the engine's answer is not a list of objects")
+        return found
 
     def _hijack(self, path: str, query: Mapping[str, str] | None = None, body: JSON | None = None,
                 headers: Iterable[tuple[str, str]] = (), protocol: str = "tcp") -> Transport:
@@ -5278,7 +5303,11 @@ def connect_engine(address: Address, console: Console, environ: Mapping[str, str
         engine.api_version = negotiate_version(headers.get("api-version", ""), address, engine.is_podman)
         return engine
     except (EngineError, StreamError) as error:
+        words = tunnel.last_words() if tunnel else ""
         engine.close()
+        if words:
+            raise EngineUnreachable(f"no engine answers at {address.path} on {address.host}: {words}",
+                                    hint="does it run there, and may your user open its socket?") from error
         tls = "HTTPS" in str(error)
         raise EngineUnreachable(f"what answers at {address} is not a container engine: {error}",
                                 hint="it wants TLS: set DOCKER_TLS_VERIFY and DOCKER_CERT_PATH" if tls else
@@ -5296,7 +5325,8 @@ def negotiate_version(offered: str, address: Address, is_podman: bool) -> str:
     """
     major, _, minor = offered.partition(".")
     if not (major.isdecimal() and minor.isdecimal()):
-        raise EngineUnreachable(f"what answers at {address} is not a container engine: it names no API version")
+        raise EngineUnreachable(f"what answers at {address} is not a container engine: it names no API version",
+                                hint="DOCKER_HOST, the docker context or --engine names it")
     version = min((int(major), int(minor)), NEWEST_API)
     if version < OLDEST_API and not is_podman:
         raise EngineUnreachable(f"the engine at {address} is too old: it speaks API {offered}",
