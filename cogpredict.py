@@ -4505,8 +4505,10 @@ class Transport:
             raise explained if isinstance(explained, BlockingIOError) else BrokenPipeError(str(error)) from error
 
     def half_close(self) -> None:
-        """Say that no more bytes will come from us. Inside TLS too by the end of TCP's stream, at which engines read on:
-        TLS's own farewell cannot be sent without losing what is on its way to us.
+        """Say that no more bytes will come from us.
+
+        Inside TLS too by the end of TCP's stream, which Go's TLS takes as an end: the ssl module cannot send TLS's own
+        without losing what is on its way to us.
         """
         import socket
 
