@@ -45,6 +45,9 @@ from typing import (
     Sequence,
 )
 
+if TYPE_CHECKING:
+    import ast
+
 __version__ = "0.1.0"
 
 JSON = Dict[str, Any]  # a JSON object exactly as its other side sends or takes it
@@ -1663,6 +1666,2222 @@ def config_json(config: Config) -> JSON:
 
 
 # == 5. Schema ================================================================
+# In: the text of the predictor's file and of the project files that it imports.
+# Out: a SchemaResult: the OpenAPI document, and what was noticed on the way.
+# Rules: only `ast`, nothing of the model is ever imported or executed. Expressions are evaluated by
+# Evaluator, which knows literals, names, a few operators and functions, and has a budget: what is not
+# known or too large is Unreadable, and becomes a warning and an entry in `unresolved`, not an error.
+# SchemaError is for models that cannot work; it names file, line and parameter.
+# Sections 1 and 5 together run alone, so that an image's own Python can read what ours cannot parse.
+
+
+class Unresolved(NamedTuple):
+    """What the source alone does not tell: the expression `parameter.keyword`, and why."""
+
+    parameter: str
+    expression: str
+    why: str
+
+
+class SchemaResult(NamedTuple):
+    """A model's schema. `python_needed`: the model's own Python would know more than its source tells."""
+
+    document: JSON
+    warnings: tuple[str, ...]
+    unresolved: tuple[Unresolved, ...]
+    concurrency: int
+    is_streaming: bool
+    python_needed: bool
+
+
+class GrammarError(SchemaError):
+    """A source file that this Python cannot parse. `newer_grammar`: another Python may."""
+
+    newer_grammar = True
+
+
+class Unreadable(Exception):
+    """Never leaves this section: an expression whose value the source does not tell. The text says why."""
+
+
+# -- names: which file binds a name, to what
+
+
+class Imported(NamedTuple):
+    """One imported name: `from MODULE import ATTRIBUTE`, or `import MODULE` where the attribute is empty."""
+
+    module: str
+    attribute: str
+    level: int
+    is_typing_only: bool = False
+
+
+class Rebound(NamedTuple):
+    """A name that a loop or an unpacking binds: nobody knows its value before the program runs."""
+
+    line: int
+
+
+class Scope(NamedTuple):
+    """The names that a file or a class body binds: to an ast node, an Imported or a Rebound."""
+
+    path: str
+    names: dict[str, object]
+    stars: list[Imported]
+    parent: Scope | None = None
+
+
+class Found(NamedTuple):
+    """What a name means: kind is class, function, value, module, external (`dotted`) or rebound."""
+
+    kind: str
+    scope: Scope
+    node: ast.AST | None = None
+    dotted: str = ""
+    is_typing_only: bool = False
+
+    @property
+    def last(self) -> str:
+        return self.dotted.rpartition(".")[2]
+
+
+NEVER_IN_PROJECT = frozenset(("cog", "dataclasses", "enum", "pydantic", "typing", "typing_extensions"))
+SOURCE_LIMIT = 8 << 20  # characters of one source file
+IMPORT_DEPTH = 40
+READING_METHODS = frozenset(("keys", "values", "items", "get", "copy", "index", "count", "join", "format"))
+
+
+def read_source(path: str) -> str:
+    """The text of a Python file, decoded as Python would decode it.
+
+    Raises OSError: it cannot be read; ValueError: it is not text.
+    """
+    with open(path, "rb") as file:
+        data = file.read(SOURCE_LIMIT + 1)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        import io
+        import tokenize
+
+        try:
+            return data.decode(tokenize.detect_encoding(io.BytesIO(data).readline)[0])
+        except (SyntaxError, LookupError) as error:
+            raise ValueError(str(error)) from error
+
+
+def parse_source(path: str, text: str) -> list[ast.stmt]:
+    """The statements of a source text.
+
+    Raises GrammarError: this Python cannot parse it.
+    """
+    import ast
+
+    hint = f"this is Python {sys.version_info[0]}.{sys.version_info[1]}: a newer grammar needs a newer Python"
+    if len(text) > SOURCE_LIMIT:
+        raise SchemaError(f"{path}: larger than {SOURCE_LIMIT >> 20} MiB: not a predictor's source")
+    try:
+        return ast.parse(text).body
+    except SyntaxError as error:
+        raise GrammarError(f"{path}:{error.lineno or 1}: not valid Python: {error.msg}", hint=hint) from error
+    except (ValueError, MemoryError, RecursionError, OverflowError) as error:
+        reason = str(error) or "nested too deeply"
+        raise GrammarError(f"{path}:1: not valid Python: {reason}", hint=hint) from error
+
+
+def bind_names(body: Sequence[ast.stmt], scope: Scope, is_typing_only: bool = False) -> None:
+    """Enter the names that statements bind into a scope; the last binding of a name stands."""
+    for node in body:
+        binder = BINDERS.get(type(node).__name__)
+        if binder is not None:
+            binder(node, scope, is_typing_only)
+
+
+def bind_definition(node: Any, scope: Scope, is_typing_only: bool) -> None:
+    scope.names[node.name] = node
+
+
+def bind_import(node: ast.Import, scope: Scope, is_typing_only: bool) -> None:
+    for alias in node.names:
+        module = alias.name if alias.asname else alias.name.partition(".")[0]
+        scope.names[alias.asname or module] = Imported(module, "", 0, is_typing_only)
+
+
+def bind_import_from(node: ast.ImportFrom, scope: Scope, is_typing_only: bool) -> None:
+    for alias in node.names:
+        imported = Imported(node.module or "", alias.name, node.level, is_typing_only)
+        if alias.name == "*":
+            scope.stars.append(imported)
+        else:
+            scope.names[alias.asname or alias.name] = imported
+
+
+def bind_target(target: ast.expr, value: ast.expr, scope: Scope) -> None:
+    """Enter one target of an assignment. `D[k] = v` makes a dict with one more entry."""
+    import ast
+
+    if isinstance(target, ast.Name):
+        scope.names[target.id] = value
+    elif isinstance(target, (ast.Tuple, ast.List)):
+        for index, part in enumerate(target.elts):
+            if isinstance(part, ast.Starred):
+                bind_loop(target, scope, False)
+                return
+            item = ast.Subscript(value=value, slice=ast.Constant(value=index), ctx=ast.Load())
+            bind_target(part, ast.copy_location(item, value), scope)
+    elif isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name):
+        old = scope.names.get(target.value.id)
+        if isinstance(old, ast.expr):
+            merged = ast.Dict(keys=[None, target.slice], values=[old, value])
+            scope.names[target.value.id] = ast.copy_location(merged, value)
+
+
+def bind_assign(node: Any, scope: Scope, is_typing_only: bool) -> None:
+    """Assign, AnnAssign and the `type X = …` of Python 3.12."""
+    for target in getattr(node, "targets", None) or [getattr(node, "target", None) or node.name]:
+        if node.value is not None:
+            bind_target(target, node.value, scope)
+
+
+def bind_augmented(node: ast.AugAssign, scope: Scope, is_typing_only: bool) -> None:
+    import ast
+
+    old = scope.names.get(getattr(node.target, "id", ""))
+    if isinstance(node.target, ast.Name) and isinstance(old, ast.expr):
+        scope.names[node.target.id] = ast.copy_location(ast.BinOp(left=old, op=node.op, right=node.value), node)
+
+
+def bind_call(node: ast.Expr, scope: Scope, is_typing_only: bool) -> None:
+    """`NAME.append(x)`, `.extend(xs)` and `.update(d)`: the same as `NAME + [x]` and so on; other changes hide it."""
+    import ast
+
+    call = node.value
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
+        return
+    name, method = getattr(call.func.value, "id", ""), call.func.attr
+    old, one = scope.names.get(name), call.args[0] if len(call.args) == 1 and not call.keywords else None
+    if not isinstance(old, ast.expr):
+        return
+    changed: ast.expr | None = None
+    if method in ("append", "add") and one is not None:
+        changed = ast.List(elts=[ast.Starred(value=old, ctx=ast.Load()), one], ctx=ast.Load())
+    elif method == "extend" and one is not None:
+        changed = ast.List(elts=[ast.Starred(value=part, ctx=ast.Load()) for part in (old, one)], ctx=ast.Load())
+    elif method == "update" and one is not None:
+        changed = ast.Dict(keys=[None, None], values=[old, one])
+    elif method not in READING_METHODS:
+        scope.names[name] = Rebound(node.lineno)
+    if changed is not None:
+        scope.names[name] = ast.copy_location(changed, node)
+
+
+def bind_if(node: ast.If, scope: Scope, is_typing_only: bool) -> None:
+    """Both branches; a name that both leave with a value gets `A if TEST else B`. The main guard's body never runs."""
+    import ast
+
+    if is_typing_guard(node.test):
+        bind_names(node.orelse, scope)
+        bind_names(node.body, scope, True)
+        return
+    yes, no = (Scope(scope.path, dict(scope.names), scope.stars, scope.parent) for _ in "yn")
+    if not is_main_guard(node.test):
+        bind_names(node.body, yes, is_typing_only)
+    bind_names(node.orelse, no, is_typing_only)
+    for name in {**yes.names, **no.names}:
+        first, second = yes.names.get(name), no.names.get(name)
+        chosen = second if first is None else first
+        if first is not second and isinstance(first, ast.expr) and isinstance(second, ast.expr):
+            chosen = ast.copy_location(ast.IfExp(test=node.test, body=first, orelse=second), node)
+        elif first is scope.names.get(name) and second is not None:
+            chosen = second
+        scope.names[name] = chosen
+
+
+def is_typing_guard(test: ast.expr) -> bool:
+    return getattr(test, "attr", getattr(test, "id", "")) == "TYPE_CHECKING"
+
+
+def is_main_guard(test: ast.expr) -> bool:
+    return getattr(getattr(test, "left", None), "id", "") == "__name__"
+
+
+def bind_try(node: Any, scope: Scope, is_typing_only: bool) -> None:
+    for handler in node.handlers:
+        bind_names(handler.body, scope, is_typing_only)
+    bind_names(node.body + node.orelse + node.finalbody, scope, is_typing_only)
+
+
+def bind_with(node: Any, scope: Scope, is_typing_only: bool) -> None:
+    bind_names(node.body, scope, is_typing_only)
+
+
+def bind_loop(node: ast.AST, scope: Scope, is_typing_only: bool) -> None:
+    """Every name that a loop binds or changes is unknown afterwards."""
+    import ast
+
+    for inner in ast.walk(node):
+        changed = inner
+        if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute):
+            changed = inner.func.value
+        elif isinstance(inner, ast.Subscript) and isinstance(inner.ctx, ast.Store):
+            changed = inner.value
+        elif isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Load):
+            continue
+        if isinstance(changed, ast.Name) and not isinstance(scope.names.get(changed.id), Imported):
+            scope.names[changed.id] = Rebound(changed.lineno)
+
+
+BINDERS: dict[str, Callable[[Any, Scope, bool], None]] = {
+    "ClassDef": bind_definition,
+    "FunctionDef": bind_definition,
+    "AsyncFunctionDef": bind_definition,
+    "Import": bind_import,
+    "ImportFrom": bind_import_from,
+    "Assign": bind_assign,
+    "AnnAssign": bind_assign,
+    "TypeAlias": bind_assign,
+    "AugAssign": bind_augmented,
+    "Expr": bind_call,
+    "If": bind_if,
+    "Try": bind_try,
+    "TryStar": bind_try,
+    "With": bind_with,
+    "For": bind_loop,
+    "While": bind_loop,
+}
+
+
+class Sources:
+    """The project's files, each read and parsed once, and what the names in them mean."""
+
+    def __init__(self, project: str, read: Callable[[str], str]) -> None:
+        self.project, self.read = project, read
+        self.files: dict[str, Scope | None] = {}
+        self.bodies: dict[int, Scope] = {}
+
+    def file(self, path: str) -> Scope | None:
+        """The names of one file of the project (its path inside the project); None if there is no such file."""
+        import os
+
+        if path not in self.files:
+            try:
+                text = self.read(os.path.join(self.project, path))
+            except (OSError, ValueError):
+                self.files[path] = None
+            else:
+                scope = Scope(path, {}, [])
+                bind_names(parse_source(path, text), scope)
+                self.files[path] = scope
+        return self.files[path]
+
+    def module(self, dotted: str, level: int, importer: str) -> Scope | None:
+        """The project's module of that name, as seen from the importing file; None where it is not the project's."""
+        import posixpath as paths
+
+        here = paths.dirname(importer)
+        folders = ["", here] if level == 0 else [paths.normpath(paths.join(here, *[".."] * (level - 1)))]
+        parts = [part for part in dotted.split(".") if part]
+        if level == 0 and (not parts or parts[0] in NEVER_IN_PROJECT):
+            return None
+        for folder in folders:
+            stem = paths.normpath(paths.join(folder, *parts))
+            for path in (stem + ".py", paths.join(stem, "__init__.py")):
+                if not path.startswith(("..", "/")) and "\0" not in path:
+                    scope = self.file(paths.normpath(path))
+                    if scope is not None:
+                        return scope
+        return None
+
+    def body(self, found: Found) -> Scope:
+        """The names that a class body binds."""
+        import ast
+
+        assert isinstance(found.node, ast.ClassDef)
+        if id(found.node) not in self.bodies:
+            scope = Scope(found.scope.path, {}, [], found.scope)
+            self.bodies[id(found.node)] = scope
+            bind_names(found.node.body, scope)
+        return self.bodies[id(found.node)]
+
+    def bases(self, found: Found) -> list[Found]:
+        """What a class names as its bases; one that cannot be found is external."""
+        import ast
+
+        assert isinstance(found.node, ast.ClassDef)
+        bases = [base.value if isinstance(base, ast.Subscript) else base for base in found.node.bases]
+        return [self.find(found.scope, b) or Found("external", found.scope, b, expression(b)) for b in bases]
+
+    def lineage(self, found: Found) -> list[Found]:
+        """A class and what it descends from, depth first, each once; external bases included."""
+        classes: dict[object, Found] = {}
+        pending = [found]
+        while pending and len(classes) < 200:
+            current = pending.pop(0)
+            key = id(current.node) if current.kind == "class" else current.dotted
+            if key not in classes:
+                classes[key] = current
+                pending[:0] = self.bases(current) if current.kind == "class" else []
+        return list(classes.values())
+
+    def find(self, scope: Scope, node: ast.AST, depth: int = 0) -> Found | None:
+        """What a name or a dotted name means where it stands; None if nothing binds it."""
+        import ast
+
+        if depth > IMPORT_DEPTH:
+            return None
+        if isinstance(node, ast.Name):
+            return self.named(scope, node.id, depth)
+        if isinstance(node, ast.Attribute):
+            base = self.find(scope, node.value, depth + 1)
+            return self.attribute(base, node.attr, depth) if base else None
+        return None
+
+    def attribute(self, base: Found, name: str, depth: int) -> Found | None:
+        if base.kind == "module":
+            return self.member(base.scope, name, depth) or self.submodule(base.scope, name)
+        if base.kind == "external":
+            dotted = f"{base.dotted}.{name}"
+            module = self.module(dotted, 0, base.scope.path)
+            return Found("module", module, dotted=dotted) if module else base._replace(dotted=dotted)
+        if base.kind == "class":
+            for parent in self.lineage(base):
+                if parent.kind == "class" and name in self.body(parent).names:
+                    return self.follow(self.body(parent), name, depth)
+        return None
+
+    def named(self, scope: Scope, name: str, depth: int) -> Found | None:
+        """What a bare name means: the class body, the file, star imports, builtins; in this order."""
+        import builtins
+
+        place: Scope | None = scope
+        while place is not None:
+            found = self.member(place, name, depth)
+            if found:
+                return found
+            scope, place = place, place.parent
+        if hasattr(builtins, name):
+            return Found("external", scope, dotted="builtins." + name)
+        outside = [star for star in scope.stars if not self.module(star.module, star.level, scope.path)]
+        return Found("external", scope, dotted=f"{outside[-1].module}.{name}") if outside else None
+
+    def member(self, scope: Scope, name: str, depth: int) -> Found | None:
+        """What a file or class body itself binds to a name, its star imports included."""
+        if depth > IMPORT_DEPTH:
+            return None
+        if name in scope.names:
+            return self.follow(scope, name, depth)
+        pending, seen = [scope], {scope.path}
+        while pending:
+            current = pending.pop()
+            for star in current.stars:
+                module = self.module(star.module, star.level, current.path)
+                if module is not None and module.path not in seen:
+                    if name in module.names:
+                        return self.follow(module, name, depth)
+                    seen.add(module.path)
+                    pending.append(module)
+        return None
+
+    def submodule(self, scope: Scope, name: str) -> Found | None:
+        module = self.module(name, 1, scope.path)
+        return Found("module", module) if module else None
+
+    def follow(self, scope: Scope, name: str, depth: int) -> Found | None:
+        """What a binding stands for, through imports and plain aliases."""
+        import ast
+
+        entry = scope.names[name]
+        if isinstance(entry, Imported):
+            return self.imported(scope, entry, depth + 1)
+        if isinstance(entry, Rebound):
+            return Found("rebound", scope)
+        if isinstance(entry, ast.ClassDef):
+            return Found("class", scope, entry, name)
+        if isinstance(entry, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return Found("function", scope, entry, name)
+        if isinstance(entry, (ast.Name, ast.Attribute)):
+            alias = self.find(scope, entry, depth + 1)
+            if alias and alias.kind != "value":
+                return alias
+        assert isinstance(entry, ast.expr)
+        return Found("value", scope, entry, name)
+
+    def imported(self, scope: Scope, entry: Imported, depth: int) -> Found | None:
+        module = self.module(entry.module, entry.level, scope.path)
+        dotted = "." * entry.level + ".".join(filter(None, (entry.module, entry.attribute)))
+        found: Found | None = None
+        if module and not entry.attribute:
+            return Found("module", module)
+        if module:
+            found = self.member(module, entry.attribute, depth)
+        if not found and entry.attribute:
+            inner = self.module(".".join(filter(None, (entry.module, entry.attribute))), entry.level, scope.path)
+            found = Found("module", inner) if inner else None
+        if not found:
+            found = Found("external", scope, dotted=dotted)
+        return found._replace(is_typing_only=found.is_typing_only or entry.is_typing_only)
+
+
+def expression(node: ast.AST | None, limit: int = 80) -> str:
+    """An expression's source on one line, cut to a limit."""
+    import ast
+
+    try:
+        text = " ".join(ast.unparse(node).split()) if node is not None else ""
+    except (RecursionError, ValueError, MemoryError):
+        text = "…"
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+# -- values: what an expression is, without running it
+
+
+class Hole(NamedTuple):
+    """The place of a value that could not be evaluated, inside a list or a dict."""
+
+    why: str
+
+
+class EnumMember(NamedTuple):
+    """A member of an Enum."""
+
+    name: str
+    value: object
+
+
+class Env(NamedTuple):
+    """Where an expression stands: its file or class, the variables around it, how deep we are."""
+
+    scope: Scope
+    local: Mapping[str, object]
+    depth: int = 0
+
+
+BUDGET = 1_000_000  # steps, characters and elements that one schema may cost
+DEPTH = 90
+INT_BITS = 4096
+CANNOT = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError)
+SCALAR = (type(None), bool, int, float, str)
+BINARY: dict[str, Callable[[Any, Any], Any]] = {
+    "Add": lambda a, b: a + b,
+    "Sub": lambda a, b: a - b,
+    "Mult": lambda a, b: a * b,
+    "Div": lambda a, b: a / b,
+    "FloorDiv": lambda a, b: a // b,
+    "Mod": lambda a, b: a % b,
+    "Pow": lambda a, b: a**b,
+    "LShift": lambda a, b: a << b,
+    "RShift": lambda a, b: a >> b,
+    "BitOr": lambda a, b: {**a, **b} if isinstance(a, dict) else a | b,
+    "BitAnd": lambda a, b: a & b,
+    "Eq": lambda a, b: a == b,
+    "NotEq": lambda a, b: a != b,
+    "Lt": lambda a, b: a < b,
+    "LtE": lambda a, b: a <= b,
+    "Gt": lambda a, b: a > b,
+    "GtE": lambda a, b: a >= b,
+    "In": lambda a, b: a in b,
+    "NotIn": lambda a, b: a not in b,
+    "Is": lambda a, b: a is b,
+    "IsNot": lambda a, b: a is not b,
+    "USub": lambda a, _: -a,
+    "UAdd": lambda a, _: +a,
+    "Invert": lambda a, _: ~a,
+}
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "list": list,
+    "tuple": tuple,
+    "set": lambda items=(): list(dict.fromkeys(items)),
+    "frozenset": lambda items=(): list(dict.fromkeys(items)),
+    "sorted": sorted,
+    "dict": dict,
+    "str": lambda value="": format(value),
+    "int": int,
+    "float": float,
+    "len": len,
+    "range": lambda *args: list(range(*args)),
+    "min": min,
+    "max": max,
+    "sum": lambda items, start=0: sum((item + 0 for item in items), start + 0),
+    "abs": abs,
+    "round": round,
+    "zip": lambda *many: list(zip(*many)),
+    "enumerate": lambda items, start=0: list(enumerate(items, start)),
+    "reversed": lambda items: list(reversed(items)),
+    "map": lambda function, *many: list(map(function, *many)),
+}
+METHODS: dict[type, tuple[str, ...]] = {
+    str: (
+        *("strip", "lstrip", "rstrip", "upper", "lower", "title", "capitalize", "casefold", "swapcase", "replace"),
+        *("split", "rsplit", "splitlines", "partition", "rpartition", "join", "format", "startswith", "endswith"),
+        *("removeprefix", "removesuffix", "zfill", "ljust", "rjust", "center", "index", "find"),
+    ),
+    dict: ("keys", "values", "items", "get", "copy"),
+    list: ("copy", "index", "count"),
+}
+CONSTANTS: dict[str, object] = {
+    "sys.maxsize": (1 << 63) - 1,
+    "math.pi": 3.141592653589793,
+    "math.e": 2.718281828459045,
+    "math.tau": 6.283185307179586,
+    "math.inf": float("inf"),
+    "os.sep": "/",
+    "os.linesep": "\n",
+}
+
+
+def clean_text(text: str) -> str:
+    """A docstring's text without its common indentation."""
+    import inspect
+
+    return inspect.cleandoc(text)
+
+
+def dedent_text(text: str) -> str:
+    """A text without its common indentation."""
+    import textwrap
+
+    return textwrap.dedent(text)
+
+
+def join_path(*parts: str) -> str:
+    """A path in the model's own container."""
+    import posixpath
+
+    return posixpath.join(*parts)
+
+
+LIBRARY: dict[str, Callable[..., Any]] = {
+    "textwrap.dedent": dedent_text,
+    "inspect.cleandoc": clean_text,
+    "os.path.join": join_path,
+}
+
+
+class Evaluator:
+    """Values of expressions, found without executing anything and within a budget."""
+
+    def __init__(self, sources: Sources) -> None:
+        self.sources, self.left = sources, BUDGET
+        self.known: dict[int, object] = {}
+
+    def json(self, env: Env, node: ast.expr) -> Any:
+        """The JSON value of an expression; tuples and sets are lists, Enum members their values.
+
+        Raises Unreadable: it has none, or it cannot be told from the source.
+        """
+        return self.as_json(self.value(env, node))
+
+    def as_json(self, value: object, depth: int = 0) -> Any:
+        self.charge(1)
+        if isinstance(value, Hole):
+            raise Unreadable(value.why)
+        if isinstance(value, EnumMember):
+            return self.as_json(value.value, depth + 1)
+        if isinstance(value, (list, tuple)) and not isinstance(value, Found) and depth < DEPTH:
+            return [self.as_json(item, depth + 1) for item in value]
+        if isinstance(value, dict) and depth < DEPTH:
+            if not all(isinstance(key, str) for key in value):
+                raise Unreadable("a dict with keys that are not text")
+            return {self.as_json(key): self.as_json(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, str) and all(not "\ud800" <= char <= "\udfff" for char in value):
+            return value
+        if value is None or isinstance(value, bool) or (isinstance(value, int) and -(1 << 63) <= value < 1 << 64):
+            return value
+        if isinstance(value, float) and abs(value) < float("inf"):
+            return value
+        raise Unreadable(f"{self.describe(value)} has no JSON form")
+
+    def describe(self, value: object) -> str:
+        if isinstance(value, Found):
+            return f"{value.kind} {value.dotted}"
+        return f"the number {value}" if isinstance(value, float) else f"a value of type {type(value).__name__}"
+
+    def charge(self, amount: int) -> None:
+        self.left -= amount
+        if self.left < 0:
+            raise Unreadable("too large to evaluate")
+
+    def weigh(self, value: object) -> int:
+        """How many elements and characters a value holds, all levels counted; the count itself is charged."""
+        total, pending = 0, [value]
+        while pending:
+            item = pending.pop()
+            size = 1
+            if isinstance(item, str):
+                size += len(item)
+            elif isinstance(item, int):
+                size += item.bit_length() >> 5
+            elif isinstance(item, dict):
+                pending.extend(item)
+                pending.extend(item.values())
+            elif isinstance(item, (list, tuple)) and not isinstance(item, Found):
+                pending.extend(item)
+            total += size
+            self.charge(size)
+        return total
+
+    def value(self, env: Env, node: ast.expr) -> Any:
+        """The value of an expression.
+
+        Raises Unreadable.
+        """
+        method = getattr(self, "eval_" + type(node).__name__, None)
+        if env.depth > DEPTH:
+            raise Unreadable("nested too deeply")
+        if method is None:
+            raise Unreadable(f"`{expression(node, 40)}` is not evaluated from source")
+        try:
+            result = method(env._replace(depth=env.depth + 1), node)
+        except CANNOT as error:
+            raise Unreadable(f"`{expression(node, 40)}` cannot be evaluated: {str(error)[:80]}") from error
+        self.charge(1)
+        if type(node).__name__ not in ("Name", "Attribute"):
+            self.weigh(result)
+        return result
+
+    def lenient(self, env: Env, node: ast.expr) -> Any:
+        try:
+            return self.value(env, node)
+        except Unreadable as error:
+            return Hole(str(error))
+
+    def truth(self, value: object) -> bool:
+        if not isinstance(value, (*SCALAR, list, dict)) and type(value) is not tuple:
+            raise Unreadable("a condition that depends on the running program")
+        return bool(value)
+
+    def constant(self, env: Env, found: Found) -> Any:
+        """The value that a name of the project is bound to, evaluated once."""
+        import ast
+
+        assert isinstance(found.node, ast.expr)
+        key = id(found.node)
+        if key not in self.known:
+            self.known[key] = Hole(f"'{found.dotted}' refers to itself")
+            self.known[key] = self.lenient(Env(found.scope, {}, env.depth), found.node)
+        value = self.known[key]
+        if isinstance(value, Hole):
+            raise Unreadable(value.why)
+        return value
+
+    def members(self, env: Env, found: Found) -> dict[str, EnumMember]:
+        """The members of an Enum class; empty for any other class."""
+        import ast
+
+        lineage = [base.last for base in self.sources.lineage(found) if base.kind == "external"]
+        if not any(name in ENUM_BASES for name in lineage):
+            return {}
+        body = self.sources.body(found)
+        members: dict[str, EnumMember] = {}
+        for name, node in body.names.items():
+            if isinstance(node, ast.expr) and not name.startswith("_"):
+                value: object = Hole("")
+                if isinstance(node, ast.Call) and expression(node.func).rpartition(".")[2] == "auto":
+                    value = name.lower() if "StrEnum" in lineage else len(members) + 1
+                else:
+                    value = self.lenient(env._replace(scope=body, local={}), node)
+                members[name] = EnumMember(name, value)
+        return members
+
+    def items(self, env: Env, value: object) -> list[Any]:
+        """What iterating over a value gives."""
+        if isinstance(value, Found) and value.kind == "class":
+            members = self.members(env, value)
+            if members:
+                return list(members.values())
+        if isinstance(value, (list, str, dict)) or type(value) is tuple:
+            return list(value)
+        raise Unreadable(value.why if isinstance(value, Hole) else f"{self.describe(value)} cannot be listed")
+
+    def eval_Constant(self, env: Env, node: ast.Constant) -> Any:
+        return node.value
+
+    def eval_Name(self, env: Env, node: ast.Name) -> Any:
+        if node.id in env.local:
+            return env.local[node.id]
+        return self.meaning(env, node, self.sources.find(env.scope, node))
+
+    def meaning(self, env: Env, node: ast.expr, found: Found | None) -> Any:
+        """The value behind a resolved name."""
+        if found is None:
+            raise Unreadable(f"'{expression(node, 40)}' is not defined in {env.scope.path}")
+        if found.kind == "value":
+            return self.constant(env, found)
+        if found.kind == "class":
+            return found
+        if found.dotted in CONSTANTS:
+            return CONSTANTS[found.dotted]
+        name = found.dotted.replace("builtins.", "")
+        if found.kind == "external" and name in FUNCTIONS:
+            return lambda *args, **named: self.call_function(env, name, FUNCTIONS[name], args, named)
+        if found.kind == "external":
+            raise Unreadable(f"'{name}' comes from outside the project")
+        raise Unreadable(f"'{expression(node, 40)}' is only known when the model runs")
+
+    def eval_Attribute(self, env: Env, node: ast.Attribute) -> Any:
+        import ast
+
+        root: ast.expr = node
+        while isinstance(root, ast.Attribute):
+            root = root.value
+        if isinstance(root, ast.Name) and root.id not in env.local:
+            owner = self.sources.find(env.scope, node.value)
+            if owner and owner.kind == "class":
+                members = self.members(env, owner)
+                if node.attr in members:
+                    return members[node.attr]
+            if owner:
+                return self.meaning(env, node, self.sources.attribute(owner, node.attr, 0))
+        base = self.value(env, node.value)
+        if isinstance(base, EnumMember) and node.attr in ("name", "value"):
+            return getattr(base, node.attr)
+        raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
+
+    def eval_List(self, env: Env, node: Any) -> Any:
+        import ast
+
+        result: list[Any] = []
+        for item in node.elts:
+            if isinstance(item, ast.Starred):
+                result.extend(self.items(env, self.value(env, item.value)))
+            else:
+                result.append(self.lenient(env, item))
+        return result
+
+    def eval_Tuple(self, env: Env, node: ast.Tuple) -> Any:
+        return tuple(self.eval_List(env, node))
+
+    def eval_Set(self, env: Env, node: ast.Set) -> Any:
+        return list(dict.fromkeys(self.eval_List(env, node)))
+
+    def eval_Dict(self, env: Env, node: ast.Dict) -> Any:
+        result: dict[Any, Any] = {}
+        for key, item in zip(node.keys, node.values):
+            if key is None:
+                result.update(self.value(env, item))
+            else:
+                result[self.value(env, key)] = self.lenient(env, item)
+        return result
+
+    def eval_UnaryOp(self, env: Env, node: ast.UnaryOp) -> Any:
+        operand, name = self.value(env, node.operand), type(node.op).__name__
+        return not self.truth(operand) if name == "Not" else BINARY[name](operand, None)
+
+    def eval_BinOp(self, env: Env, node: ast.BinOp) -> Any:
+        name, left, right = type(node.op).__name__, self.value(env, node.left), self.value(env, node.right)
+        for value in (left, right):
+            if isinstance(value, (Hole, EnumMember, Found)):
+                raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
+        self.foresee(name, left, right)
+        return BINARY[name](left, right)
+
+    def foresee(self, name: str, left: Any, right: Any) -> None:
+        """Charge what an operation is about to make, before it makes it."""
+        if isinstance(left, str) and name == "Mod":
+            check_format("%", left)
+        elif name == "Mult" and not isinstance(left, (int, float)) and isinstance(right, int):
+            self.charge(self.weigh(left) * max(0, min(right, BUDGET)))
+        elif name == "Mult" and not isinstance(right, (int, float)) and isinstance(left, int):
+            self.foresee(name, right, left)
+        elif isinstance(left, int) and isinstance(right, int) and name in ("Mult", "Pow", "LShift"):
+            power = min(abs(right), BUDGET)
+            bits = left.bit_length()
+            bits = {"Mult": bits + right.bit_length(), "Pow": bits * power, "LShift": bits + power}[name]
+            if bits > INT_BITS:
+                raise Unreadable("a number too large to evaluate")
+
+    def eval_BoolOp(self, env: Env, node: ast.BoolOp) -> Any:
+        is_or, value = type(node.op).__name__ == "Or", None
+        for part in node.values:
+            value = self.value(env, part)
+            if self.truth(value) is is_or:
+                break
+        return value
+
+    def eval_Compare(self, env: Env, node: ast.Compare) -> Any:
+        left = self.value(env, node.left)
+        for operator, comparator in zip(node.ops, node.comparators):
+            right = self.value(env, comparator)
+            if isinstance(left, (Hole, Found)) or isinstance(right, (Hole, Found)):
+                raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
+            if not BINARY[type(operator).__name__](left, right):
+                return False
+            left = right
+        return True
+
+    def eval_IfExp(self, env: Env, node: ast.IfExp) -> Any:
+        return self.value(env, node.body if self.truth(self.value(env, node.test)) else node.orelse)
+
+    def eval_Subscript(self, env: Env, node: ast.Subscript) -> Any:
+        import ast
+
+        base = self.value(env, node.value)
+        if isinstance(base, Found):
+            base = self.members(env, base)
+        if not isinstance(base, (str, list, dict)) and type(base) is not tuple:
+            raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
+        if isinstance(node.slice, ast.Slice):
+            bounds: list[Any] = [node.slice.lower, node.slice.upper, node.slice.step]
+            return base[slice(*(bound and self.value(env, bound) for bound in bounds))]
+        return base[self.value(env, node.slice)]
+
+    def eval_JoinedStr(self, env: Env, node: ast.JoinedStr) -> Any:
+        return "".join(self.value(env, part) for part in node.values)
+
+    def eval_FormattedValue(self, env: Env, node: ast.FormattedValue) -> Any:
+        value = self.value(env, node.value)
+        spec = self.value(env, node.format_spec) if node.format_spec else ""
+        check_format("spec", spec)
+        if not isinstance(value, SCALAR):
+            raise Unreadable(f"`{expression(node.value, 40)}` in an f-string")
+        converters: dict[int, Callable[[object], str]] = {115: str, 114: repr, 97: ascii}
+        convert = converters.get(node.conversion)
+        return format(convert(value) if convert else value, spec)
+
+    def eval_ListComp(self, env: Env, node: Any) -> Any:
+        return [self.value(inner, node.elt) for inner in self.loops(env, node.generators)]
+
+    eval_GeneratorExp = eval_ListComp
+
+    def eval_SetComp(self, env: Env, node: ast.SetComp) -> Any:
+        return list(dict.fromkeys(self.eval_ListComp(env, node)))
+
+    def eval_DictComp(self, env: Env, node: ast.DictComp) -> Any:
+        return {self.value(i, node.key): self.lenient(i, node.value) for i in self.loops(env, node.generators)}
+
+    def loops(self, env: Env, generators: Sequence[ast.comprehension]) -> Iterator[Env]:
+        """One Env for each turn of a comprehension's loops."""
+        if not generators:
+            yield env
+            return
+        first = generators[0]
+        for item in self.items(env, self.value(env, first.iter)):
+            inner = env._replace(local={**env.local, **self.unpack(first.target, item)})
+            if all(self.truth(self.value(inner, test)) for test in first.ifs):
+                yield from self.loops(inner, generators[1:])
+
+    def unpack(self, target: ast.expr, item: Any) -> dict[str, object]:
+        import ast
+
+        if isinstance(target, ast.Name):
+            return {target.id: item}
+        if isinstance(target, (ast.Tuple, ast.List)) and type(item) in (tuple, list) and len(item) == len(target.elts):
+            return {k: v for part, piece in zip(target.elts, item) for k, v in self.unpack(part, piece).items()}
+        raise Unreadable("an unpacking that does not fit")
+
+    def eval_Lambda(self, env: Env, node: ast.Lambda) -> Any:
+        names = [argument.arg for argument in node.args.args]
+        return lambda *args: self.value(env._replace(local={**env.local, **dict(zip(names, args))}), node.body)
+
+    def arguments(self, env: Env, node: ast.Call) -> tuple[list[Any], dict[str, Any]]:
+        """The evaluated arguments of a call."""
+        import ast
+
+        positional: list[Any] = []
+        for argument in node.args:
+            if isinstance(argument, ast.Starred):
+                positional.extend(self.items(env, self.value(env, argument.value)))
+            else:
+                positional.append(self.value(env, argument))
+        named: dict[str, Any] = {}
+        for keyword in node.keywords:
+            value = self.value(env, keyword.value)
+            named.update(value if keyword.arg is None else {keyword.arg: value})
+        return positional, named
+
+    def eval_Call(self, env: Env, node: ast.Call) -> Any:
+        import ast
+
+        function = node.func
+        is_local = isinstance(function, ast.Name) and function.id in env.local
+        found = None if is_local else self.sources.find(env.scope, function)
+        name = found.dotted.replace("builtins.", "") if found else ""
+        if found and found.kind == "external" and name.startswith(("os.getenv", "os.environ")):
+            raise Unreadable("it reads the environment when the model starts")
+        positional, named = self.arguments(env, node)
+        if found and found.kind == "function":
+            return self.call_project(env, found, positional, named)
+        if found and found.kind == "external" and (name in FUNCTIONS or name in LIBRARY):
+            return self.call_function(env, name, FUNCTIONS.get(name) or LIBRARY[name], positional, named)
+        if isinstance(function, ast.Attribute):
+            base = self.value(env, function.value)
+            if function.attr in METHODS.get(type(base), ()):
+                return self.call_method(env, base, function.attr, positional, named)
+        raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
+
+    def call_project(self, env: Env, found: Found, positional: list[Any], named: dict[str, Any]) -> Any:
+        """The value of a project's function whose whole body is one return statement."""
+        import ast
+
+        assert isinstance(found.node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        body = [s for s in found.node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+        if len(body) != 1 or not isinstance(body[0], ast.Return) or body[0].value is None:
+            raise Unreadable(f"{found.node.name}() does more than return a value")
+        local = self.bind_arguments(found, positional, named, env.depth)
+        return self.value(Env(found.scope, local, env.depth), body[0].value)
+
+    def bind_arguments(self, found: Found, positional: list[Any], named: dict[str, Any], depth: int) -> dict[str, Any]:
+        """The local variables with which a call enters a function of the project."""
+        import ast
+
+        assert isinstance(found.node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        spec = found.node.args
+        parameters = spec.posonlyargs + spec.args
+        decorators = [expression(decorator) for decorator in found.node.decorator_list]
+        if parameters and (parameters[0].arg in ("self", "cls") or "classmethod" in decorators):
+            parameters = parameters[1:]
+        env, local = Env(found.scope, {}, depth), {}
+        for argument, default in zip(reversed(parameters), reversed(spec.defaults)):
+            local[argument.arg] = self.lenient(env, default)
+        for argument, optional in zip(spec.kwonlyargs, spec.kw_defaults):
+            if optional is not None:
+                local[argument.arg] = self.lenient(env, optional)
+        names = [argument.arg for argument in parameters]
+        known = set(names) | {argument.arg for argument in spec.kwonlyargs}
+        local.update(zip(names, positional))
+        local.update({name: value for name, value in named.items() if name in known})
+        if spec.vararg:
+            local[spec.vararg.arg] = tuple(positional[len(names) :])
+        if spec.kwarg:
+            local[spec.kwarg.arg] = {name: value for name, value in named.items() if name not in known}
+        return local
+
+    def call_function(self, env: Env, name: str, function: Callable[..., Any], args: Any, named: Any) -> Any:
+        args = [self.items(env, arg) if isinstance(arg, Found) else arg for arg in args]
+        if any(isinstance(arg, (Hole, EnumMember)) for arg in args):
+            raise Unreadable(f"{name}() of something that is only known when the model runs")
+        if name == "str" and not all(isinstance(arg, SCALAR) for arg in args):
+            raise Unreadable("str() of something that is no plain value")
+        if name == "range":
+            self.charge(min(len(range(*args)), BUDGET + 1))
+        elif name == "int" and isinstance(args[0], str) and len(args[0]) > 1000:
+            raise Unreadable("a number too large to evaluate")
+        elif name == "round" and any(abs(digits) > 300 for digits in args[1:]):
+            raise Unreadable("round() to so many digits")
+        elif name == "dict":
+            args = [dict(arg) for arg in args]
+        return function(*args, **named)
+
+    def call_method(self, env: Env, base: Any, name: str, args: list[Any], named: dict[str, Any]) -> Any:
+        if isinstance(base, str):
+            if name == "format":
+                check_format("format", base)
+                if not all(isinstance(value, SCALAR) for value in (*args, *named.values())):
+                    raise Unreadable("format() of something that is no plain value")
+            elif name in ("zfill", "ljust", "rjust", "center"):
+                self.charge(max(0, min(args[0], BUDGET + 1)))
+            elif name == "replace":
+                self.charge((base.count(args[0]) + 1) * len(args[1]))
+            elif name == "join":
+                args = [self.items(env, args[0])]
+                self.charge(len(base) * len(args[0]) + 1)
+            elif name in ("removeprefix", "removesuffix"):
+                return remove_affix(base, args[0], name == "removeprefix")
+        result = getattr(base, name)(*args, **named)
+        return list(result) if name in ("keys", "values", "items") else result
+
+
+def remove_affix(text: str, affix: str, is_prefix: bool) -> str:
+    """str.removeprefix and str.removesuffix, also before Python 3.9.
+
+    >>> remove_affix("model.bin", ".bin", False)
+    'model'
+    """
+    if affix and is_prefix and text.startswith(affix):
+        return text[len(affix) :]
+    return text[: -len(affix)] if affix and not is_prefix and text.endswith(affix) else text
+
+
+FORMATS = {  # what makes a format's result huge, or lets it look inside its arguments
+    "spec": r"\d{4}",
+    "%": r"%(\([^)]*\))?[-+ #0]*(\d{4}|\*|\d*\.(\d{4}|\*))",
+    "format": r"\{[^{}]*(\d{4}|\{)|\{[^{}:!]*[.\[]",
+}
+
+
+def check_format(style: str, text: str) -> None:
+    """Refuse a format whose result could be huge, or that looks inside its arguments.
+
+    Raises Unreadable.
+    """
+    import re
+
+    if re.search(FORMATS[style], text.replace("{{", "") if style == "format" else text):
+        raise Unreadable(f"a format like {text[:40]!r} is not evaluated from source")
+
+
+# -- types: what an annotation says
+
+
+class TypeInfo(NamedTuple):
+    """An annotation, understood. kind: see KINDS; also none, union, either, choices, opaque, model, class, external…"""
+
+    kind: str
+    text: str
+    args: tuple[TypeInfo, ...] = ()
+    values: tuple[Any, ...] = ()
+    found: Found | None = None
+
+
+SAME_KINDS = (
+    *("str", "int", "float", "bool", "Path", "File", "Secret", "Any", "dict", "list", "tuple", "set"),
+    *("Iterator", "AsyncIterator", "ConcatenateIterator", "AsyncConcatenateIterator", "Generator", "AsyncGenerator"),
+    *("Iterable", "AsyncIterable", "datetime", "date"),
+)
+KINDS: dict[str, str] = {
+    **{name: name for name in SAME_KINDS},
+    **dict.fromkeys(("Text", "LiteralString"), "str"),
+    **dict.fromkeys(("object", "TypeVar"), "Any"),
+    **dict.fromkeys(("Dict", "Mapping", "MutableMapping", "OrderedDict", "TypedDict"), "dict"),
+    **dict.fromkeys(("List", "Sequence", "MutableSequence"), "list"),
+    **dict.fromkeys(("Tuple", "NamedTuple", "namedtuple"), "tuple"),
+    **dict.fromkeys(("Set", "FrozenSet", "frozenset", "AbstractSet"), "set"),
+    **dict.fromkeys(("IO", "BinaryIO", "TextIO", "BytesIO", "IOBase", "BufferedReader"), "IO"),
+    "NoneType": "none",
+}
+ENUM_BASES = frozenset(("Enum", "IntEnum", "StrEnum"))
+QUALIFIERS = frozenset(("Required", "NotRequired", "ReadOnly", "ClassVar", "Final"))
+TYPE_DEPTH = 30
+
+
+class TypeReader:
+    """Annotations of the project's files."""
+
+    def __init__(self, sources: Sources, evaluator: Evaluator) -> None:
+        self.sources, self.evaluator = sources, evaluator
+        self.typing_only: dict[str, None] = {}
+
+    def read(self, scope: Scope, node: ast.expr | None, depth: int = 0) -> TypeInfo:
+        """What an annotation says; kind `undefined` where it says nothing that a type could be."""
+        import ast
+
+        text = expression(node)
+        if depth > TYPE_DEPTH:
+            return TypeInfo("Any", text)
+        if isinstance(node, ast.Constant):
+            if node.value is None:
+                return TypeInfo("none", text)
+            return self.quoted(scope, node.value, depth) if isinstance(node.value, str) else TypeInfo("undefined", text)
+        if isinstance(node, (ast.Name, ast.Attribute)):
+            return self.named(scope, node, depth)
+        if isinstance(node, ast.Subscript):
+            return self.generic(scope, node, depth)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+            parts: list[ast.expr] = []
+            left: ast.expr = node
+            while isinstance(left, ast.BinOp) and isinstance(left.op, ast.BitOr):
+                parts.insert(0, left.right)
+                left = left.left
+            return self.union(scope, [left, *parts], text, depth)
+        if isinstance(node, ast.IfExp):
+            return self.conditional(scope, node, depth)
+        return self.called(scope, node, depth) if isinstance(node, ast.Call) else TypeInfo("undefined", text)
+
+    def quoted(self, scope: Scope, text: str, depth: int) -> TypeInfo:
+        import ast
+
+        try:
+            return self.read(scope, ast.parse(text.strip(), mode="eval").body, depth + 1)
+        except (SyntaxError, ValueError, MemoryError):
+            return TypeInfo("undefined", text)
+
+    def union(self, scope: Scope, nodes: Sequence[ast.expr], text: str, depth: int) -> TypeInfo:
+        members = tuple(self.read(scope, node, depth + 1) for node in nodes)
+        return members[0] if len(members) == 1 else TypeInfo("union", text, members)
+
+    def conditional(self, scope: Scope, node: ast.IfExp, depth: int) -> TypeInfo:
+        try:
+            chosen = node.body if self.evaluator.truth(self.evaluator.value(Env(scope, {}), node.test)) else node.orelse
+        except Unreadable:
+            sides = tuple(self.read(scope, side, depth + 1) for side in (node.body, node.orelse))
+            return TypeInfo("either", expression(node), sides)
+        return self.read(scope, chosen, depth + 1)
+
+    def named(self, scope: Scope, node: ast.expr, depth: int) -> TypeInfo:
+        import ast
+
+        text, found = expression(node), self.sources.find(scope, node)
+        if found is None:
+            return TypeInfo(KINDS.get(text.rpartition(".")[2], "undefined"), text)
+        if found.is_typing_only:
+            self.typing_only[text] = None
+        if found.kind == "class":
+            return self.of_class(found, text)
+        if found.kind == "value" and isinstance(found.node, ast.expr):
+            return self.read(found.scope, found.node, depth + 1)._replace(text=text)
+        if found.kind != "external":
+            return TypeInfo("undefined", text)
+        return TypeInfo(KINDS.get(found.last, "external"), text, found=found)
+
+    def of_class(self, found: Found, text: str) -> TypeInfo:
+        """A class of the project: an Enum, a model, or nothing that JSON could hold."""
+        members = self.evaluator.members(Env(found.scope, {}), found)
+        if members:
+            try:
+                return TypeInfo("choices", text, values=tuple(self.evaluator.as_json(m) for m in members.values()))
+            except Unreadable:
+                return TypeInfo("external", text, found=found)
+        lineage = self.sources.lineage(found)
+        bases = {base.last for base in lineage if base.kind == "external"}
+        for base, kind in (("BaseModel", "model"), ("TypedDict", "typeddict"), ("NamedTuple", "tuple")):
+            if base in bases:
+                return TypeInfo(kind, text, found=found)
+        decorators = [d for base in lineage for d in getattr(base.node, "decorator_list", ())]
+        names = {expression(getattr(decorator, "func", decorator)).rpartition(".")[2] for decorator in decorators}
+        return TypeInfo("dataclass" if "dataclass" in names else "class", text, found=found)
+
+    def generic(self, scope: Scope, node: ast.Subscript, depth: int) -> TypeInfo:
+        import ast
+
+        text, found = expression(node), self.sources.find(scope, node.value)
+        nodes = list(node.slice.elts) if isinstance(node.slice, ast.Tuple) else [node.slice]
+        name = found.last if found else expression(node.value).rpartition(".")[2]
+        if found and found.kind in ("class", "value"):
+            return self.read(scope, node.value, depth + 1)
+        if not nodes or name == "Literal":
+            return self.literal(scope, nodes, text)
+        if name in ("Optional", "Union"):
+            base = self.union(scope, nodes, text, depth)
+            if name == "Union":
+                return base
+            inner = base.args if base.kind == "union" else (base,)
+            return TypeInfo("union", text, (*inner, TypeInfo("none", "None")))
+        if name == "Annotated":
+            marks = [self.sources.find(scope, getattr(mark, "func", mark)) for mark in nodes[1:]]
+            inner_type = self.read(scope, nodes[0], depth + 1)
+            is_opaque = any(mark and mark.last == "Opaque" for mark in marks)
+            return TypeInfo("opaque", text, (inner_type,)) if is_opaque else inner_type
+        kind = name if name in QUALIFIERS else KINDS.get(name, "external" if found else "undefined")
+        return TypeInfo(kind, text, tuple(self.read(scope, argument, depth + 1) for argument in nodes), found=found)
+
+    def literal(self, scope: Scope, nodes: Sequence[ast.expr], text: str) -> TypeInfo:
+        try:
+            values = [self.evaluator.json(Env(scope, {}), node) for node in nodes]
+        except Unreadable:
+            return TypeInfo("undefined", text)
+        choices = TypeInfo("choices", text, values=tuple(value for value in values if value is not None))
+        return TypeInfo("union", text, (choices, TypeInfo("none", "None"))) if None in values else choices
+
+    def called(self, scope: Scope, node: ast.Call, depth: int) -> TypeInfo:
+        found = self.sources.find(scope, node.func)
+        name = found.last if found else ""
+        if name == "NewType" and len(node.args) == 2:
+            return self.read(scope, node.args[1], depth + 1)
+        return TypeInfo(KINDS[name] if name in ("TypeVar", "TypedDict", "namedtuple", "NamedTuple") else "undefined",
+                        expression(node))
+
+
+def split_optional(info: TypeInfo) -> tuple[TypeInfo, bool]:
+    """A type without its None, and whether it had one."""
+    if info.kind != "union":
+        return info, False
+    rest = tuple(member for member in info.args if member.kind != "none")
+    if len(rest) == 1:
+        return rest[0], len(info.args) > 1
+    return info._replace(args=rest), len(rest) < len(info.args)
+
+
+def unresolved_type(info: TypeInfo) -> str:
+    """What to say of a type that the project's files do not define."""
+    module = info.found.dotted.rpartition(".")[0] if info.found else ""
+    if info.kind == "undefined" or not module:
+        return f"cannot resolve type '{info.text}'"
+    return (
+        f"cannot resolve type '{info.text}' (imported from '{module}')"
+        " - external types cannot be statically analyzed."
+    )
+
+
+# -- inputs: one parameter to one property
+
+SCALARS: dict[str, JSON] = {
+    "str": {"type": "string"},
+    "int": {"type": "integer"},
+    "float": {"type": "number"},
+    "bool": {"type": "boolean"},
+    "Path": {"type": "string", "format": "uri"},
+    "File": {"type": "string", "format": "uri"},
+    "Secret": {"type": "string", "format": "password", "writeOnly": True, "x-cog-secret": True},
+}
+OBJECTS = ("dict", "typeddict", "opaque")
+UNION_MEMBERS = ("str", "int", "float", "bool", "Any", "list", "choices", *OBJECTS)
+ACCEPTED_INPUTS = (
+    "accepted: str, int, float, bool, cog.Path, cog.File, cog.Secret, dict, Any, a list of these, "
+    "Optional[...] or a union of them, Literal, Enum; Annotated[X, cog.Opaque] for anything else"
+)
+INPUT_KEYWORDS = ("default", "description", "ge", "le", "min_length", "max_length", "regex", "choices", "deprecated")
+NUMBERS, TEXTS = ("int", "float"), ("str", "Path", "File", "Secret")
+CONSTRAINTS: dict[str, tuple[str, tuple[str, ...], type | tuple[type, ...], str]] = {
+    "ge": ("minimum", NUMBERS, (int, float), "a number"),
+    "le": ("maximum", NUMBERS, (int, float), "a number"),
+    "min_length": ("minLength", TEXTS, int, "a whole number"),
+    "max_length": ("maxLength", TEXTS, int, "a whole number"),
+    "regex": ("pattern", TEXTS, str, "text"),
+}
+NOT_WORTH_ASKING = ("default", "description", "deprecated")  # their loss does not change what a model accepts
+
+
+class InputCall(NamedTuple):
+    """An `Input(...)` and where its arguments' names are looked up."""
+
+    env: Env
+    node: ast.Call
+
+
+class Property(NamedTuple):
+    """One input: its schema, whether it must be given, and its choices."""
+
+    schema: JSON
+    is_required: bool
+    choices: tuple[Any, ...] = ()
+
+
+class SchemaReader:
+    """What the reading of one document shares: sources, values, types, and the notes taken."""
+
+    def __init__(self, project: str, read: Callable[[str], str]) -> None:
+        self.sources = Sources(project, read)
+        self.evaluator = Evaluator(self.sources)
+        self.types = TypeReader(self.sources, self.evaluator)
+        self.warnings: dict[str, None] = {}
+        self.unresolved: list[Unresolved] = []
+        self.python_needed = False
+
+    def warn(self, where: str, text: str) -> None:
+        self.warnings[f"{where}: {text}"] = None
+
+    def give_up(self, where: str, name: str, keyword: str, text: str, why: str) -> None:
+        """Note an expression that only the model's own Python can tell."""
+        outcome = {
+            "default": f"default `{text}` cannot be statically resolved ({why}); the model applies its own",
+            "choices": f"choices expression cannot be statically resolved ({why}); any value is let through",
+        }
+        self.warn(where, f"parameter '{name}': " + outcome.get(keyword, f"{keyword} `{text}` is left out ({why})"))
+        self.unresolved.append(Unresolved(name, text, why))
+        self.python_needed = self.python_needed or keyword not in NOT_WORTH_ASKING
+
+    def find_input(self, env: Env, node: ast.expr | None) -> InputCall | None:
+        """The `Input(...)` that a default stands for: itself, a name for one, or a helper that returns one."""
+        import ast
+
+        if env.depth > IMPORT_DEPTH or node is None:
+            return None
+        found = self.sources.find(env.scope, node.func if isinstance(node, ast.Call) else node)
+        if isinstance(node, ast.Call):
+            name = found.last if found else expression(node.func).rpartition(".")[2]
+            if name == "Input" and (not found or found.kind == "external"):
+                return InputCall(env, node)
+            if found and found.kind == "function":
+                return self.find_helper(env, found, node)
+        elif found and found.kind == "value" and isinstance(found.node, ast.expr):
+            return self.find_input(Env(found.scope, {}, env.depth + 1), found.node)
+        return None
+
+    def find_helper(self, env: Env, found: Found, call: ast.Call) -> InputCall | None:
+        import ast
+
+        returns = [s.value for s in ast.walk(found.node or call) if isinstance(s, ast.Return) and s.value is not None]
+        for value in returns:
+            if self.find_input(Env(found.scope, {}, env.depth + 1), value):
+                try:
+                    positional, named = self.evaluator.arguments(env, call)
+                except (Unreadable, *CANNOT):
+                    positional, named = [], {}
+                local = self.evaluator.bind_arguments(found, positional, named, env.depth + 1)
+                return self.find_input(Env(found.scope, local, env.depth + 1), value)
+        return None
+
+    def keywords(self, where: str, call: InputCall) -> dict[str, tuple[Env, ast.expr]]:
+        """The arguments of an `Input(...)` by name, and where each is to be evaluated."""
+        import ast
+
+        result: dict[str, tuple[Env, ast.expr]] = {}
+        for name, argument in zip(INPUT_KEYWORDS, call.node.args):
+            result[name] = (call.env, argument)
+        for keyword in call.node.keywords:
+            if keyword.arg is not None:
+                result[keyword.arg] = (call.env, keyword.value)
+                continue
+            try:
+                spread = self.evaluator.value(call.env, keyword.value)
+            except Unreadable as error:
+                self.warn(where, f"`**{expression(keyword.value)}` is left out ({error})")
+                spread = {}
+            for name, value in spread.items() if isinstance(spread, dict) else ():
+                if isinstance(name, str):
+                    result[name] = (call.env._replace(local={"it": value}), ast.Name(id="it", ctx=ast.Load()))
+        return result
+
+    def values(self, where: str, name: str, default: ast.expr | None, scope: Scope) -> JSON:
+        """What is said of a parameter, by keyword. A default that is there but unknown is in `default` as a Hole."""
+        env, result = Env(scope, {}), {}
+        call = self.find_input(env, default)
+        given = self.keywords(where, call) if call else {"default": (env, default)} if default is not None else {}
+        for keyword, (place, node) in given.items():
+            try:
+                value = self.evaluator.value(place, node)
+                if value is not ...:
+                    result[keyword] = self.evaluator.as_json(value)
+            except Unreadable as error:
+                self.give_up(where, name, keyword, expression(node), str(error))
+                if keyword == "default":
+                    result[keyword] = Hole(str(error))
+        return {key: value for key, value in result.items() if value is not None or key == "default"}
+
+
+def input_fragment(info: TypeInfo, in_union: bool = False) -> JSON:
+    """The schema of a type without its None.
+
+    Raises SchemaError, without a position: no input can be of that type.
+    """
+    if info.kind in SCALARS:
+        return dict(SCALARS[info.kind])
+    if info.kind == "Any" or info.kind == "either":
+        return {}
+    if info.kind in OBJECTS:
+        is_list = info.kind == "opaque" and split_optional(info.args[0])[0].kind == "list"
+        return {"type": "array", "items": {"type": "object"}} if is_list else {"type": "object"}
+    if info.kind == "choices":
+        return {"type": choice_type(info), **({"enum": list(info.values)} if in_union else {})}
+    if info.kind == "list":
+        return {"type": "array", "items": item_fragment(info.args[0]) if info.args else {}}
+    if info.kind == "union":
+        return {"anyOf": [union_fragment(member) for member in info.args]}
+    raise SchemaError("unsupported type: " + unsupported_input(info), hint=ACCEPTED_INPUTS)
+
+
+def unsupported_input(info: TypeInfo) -> str:
+    """Why no input can be of that type."""
+    if info.kind == "none":
+        return "union inputs must include at least one non-None type"
+    if info.kind in ("external", "undefined") or (info.kind == "set" and not info.args):
+        return unresolved_type(info)
+    if info.args:
+        return f"{info.text.partition('[')[0]}[...] is not a supported input type"
+    return info.text
+
+
+def item_fragment(item: TypeInfo) -> JSON:
+    if item.kind in ("list", "union"):
+        raise SchemaError(
+            "unsupported type: nested generics like List[Optional[X]] are not supported", hint=ACCEPTED_INPUTS
+        )
+    return input_fragment(item)
+
+
+def union_fragment(member: TypeInfo) -> JSON:
+    reason = ""
+    if member.kind == "union":
+        is_nullable = any(inner.kind == "none" for inner in member.args)
+        reason = f"nested {'nullable variants' if is_nullable else 'union inputs'} are not supported"
+        reason += " in union inputs" if is_nullable else ""
+    elif member.kind not in UNION_MEMBERS:
+        reason = f"{member.text} is not supported in union inputs"
+    if reason:
+        raise SchemaError("unsupported type: " + reason, hint=ACCEPTED_INPUTS)
+    return input_fragment(member, in_union=True)
+
+
+def choice_type(info: TypeInfo) -> str:
+    """The JSON type that all values of a Literal or an Enum share."""
+    types = {json_type(value) for value in info.values}
+    if types == {"integer", "number"}:
+        types = {"number"}
+    if len(types) != 1 or not types <= {"string", "integer", "number"}:
+        raise SchemaError(f"{info.text}: the choices must all be text or all be numbers")
+    return types.pop()
+
+
+def json_type(value: object) -> str:
+    """The JSON type of a value.
+
+    >>> json_type(True), json_type(1), json_type(None)
+    ('boolean', 'integer', 'null')
+    """
+    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "null")
+
+
+def mismatch(schema: JSON, value: Any) -> str:
+    """Why a schema does not allow a value; empty if it does.
+
+    >>> mismatch({"type": "integer", "minimum": 2}, 1)
+    'number must be at least 2 (the minimum)'
+    """
+    if value is None and schema.get("nullable"):
+        return ""
+    if "anyOf" in schema:
+        return "" if any(not mismatch(member, value) for member in schema["anyOf"]) else "it fits no type of the union"
+    wanted, got = schema.get("type"), json_type(value)
+    is_whole = wanted == "integer" and isinstance(value, float) and value.is_integer()
+    if wanted and wanted != got and not (wanted == "number" and got == "integer") and not is_whole:
+        return f"expected {wanted}, got {got}"
+    if value not in schema.get("enum", [value]):
+        return "must be one of: " + ", ".join(map(str, schema["enum"]))
+    for key, fails, text in (
+        ("minimum", lambda limit: value < limit, "number must be at least {} (the minimum)"),
+        ("maximum", lambda limit: value > limit, "number must be at most {} (the maximum)"),
+        ("minLength", lambda limit: len(value) < limit, "minimum string length is {}"),
+        ("maxLength", lambda limit: len(value) > limit, "maximum string length is {}"),
+        ("pattern", lambda limit: not may_match(limit, value), "string doesn't match the regular expression {!r}"),
+    ):
+        if key in schema and fails(schema[key]):
+            return text.format(schema[key])
+    if isinstance(value, list) and "items" in schema:
+        return next(filter(None, (mismatch(schema["items"], item) for item in value)), "")
+    return ""
+
+
+def may_match(pattern: str, text: str) -> bool:
+    """Whether a pattern is found in a text; True where finding out could take for ever."""
+    import re
+
+    if len(text) > 100 or re.search(r"\)[*+{?]", pattern) or len(re.findall(r"[*+{]", pattern)) > 3:
+        return True
+    return re.search(pattern, text) is not None
+
+
+def read_property(reader: SchemaReader, where: str, name: str, info: TypeInfo, said: JSON) -> Property:
+    """One parameter's property, without title and order.
+
+    Raises SchemaError, without a position.
+    """
+    inner, nullable = split_optional(info)
+    if "default_factory" in said:
+        raise SchemaError("default_factory is not supported in static schema generation", hint="give a default")
+    schema = input_fragment(inner)
+    if inner.kind == "either":
+        reader.give_up(where, name, "type", info.text, "it depends on the running program")
+    is_union, has_default = inner.kind == "union", "default" in said
+    default = said.get("default")
+    nullable = nullable or (has_default and default is None)
+    if is_union and {*CONSTRAINTS, "choices"} & set(said):
+        raise SchemaError("constraints and choices are not supported on union inputs")
+    for target in (schema, *schema.get("anyOf", ())) if nullable else ():
+        target["nullable"] = True
+    choices = read_choices(reader, where, name, inner, said)
+    apply_constraints(reader, where, name, inner, schema, said, bool(choices))
+    apply_texts(reader, where, name, inner, schema, said)
+    if has_default and not isinstance(default, Hole):
+        check_default(schema, default, choices, inner)
+        schema["default"] = default
+    return Property(schema, not has_default and (is_union or not nullable), choices)
+
+
+def check_default(schema: JSON, default: Any, choices: tuple[Any, ...], info: TypeInfo) -> None:
+    checked = dict(schema)
+    if choices and info.kind == "list":
+        checked["items"] = {**schema["items"], "enum": choices}
+    elif choices:
+        checked["enum"] = choices
+    reason = mismatch(checked, default)
+    if reason:
+        raise SchemaError(f"invalid default {default!r}: {reason}"[:300], hint="give a default that the input accepts")
+
+
+def apply_texts(reader: SchemaReader, where: str, name: str, info: TypeInfo, schema: JSON, said: JSON) -> None:
+    """Description, deprecated and accept, and a warning for a keyword that `Input` does not have."""
+    if isinstance(said.get("description"), str):
+        schema["description"] = said["description"]
+    if said.get("deprecated") is True:
+        schema["deprecated"] = True
+    if "accept" in said:
+        target = info.args[0] if info.kind == "list" and info.args else info
+        if target.kind not in ("Path", "File"):
+            raise SchemaError(f"accept is only valid on Path or File inputs (parameter '{name}')")
+        schema["x-cog-accept"] = said["accept"]
+    for unknown in sorted(set(said) - {*INPUT_KEYWORDS, "accept"}):
+        reader.warn(where, f"parameter '{name}': Input() has no '{unknown}'; it has {', '.join(INPUT_KEYWORDS)}")
+
+
+def read_choices(reader: SchemaReader, where: str, name: str, info: TypeInfo, said: JSON) -> tuple[Any, ...]:
+    """The choices of a parameter: those of its `Input`, else of its Literal or Enum; empty if it has none.
+
+    Raises SchemaError: they are not of the parameter's type.
+    """
+    target = info.args[0] if info.kind == "list" and info.args else info
+    values = said.get("choices")
+    if values is None:
+        return target.values if target.kind == "choices" else ()
+    if isinstance(values, dict):
+        values = list(values)
+    if not isinstance(values, list) or not values:
+        raise SchemaError("choices must be a list with at least one value")
+    wanted: Any = {"str": str, "int": int, "float": (int, float), "choices": (str, int, float)}.get(target.kind)
+    if wanted is None:
+        reader.warn(where, f"parameter '{name}': choices work on str, int and float; here they are left out")
+        return ()
+    wrong = [value for value in values if not isinstance(value, wanted) or isinstance(value, bool)]
+    if wrong:
+        raise SchemaError(f"choices must all be {target.text}, and {wrong[0]!r} is not"[:300])
+    if len(values) == 1:
+        reader.warn(where, f"parameter '{name}': has one choice only")
+    return tuple(dict.fromkeys(values))
+
+
+def apply_constraints(
+    reader: SchemaReader, where: str, name: str, info: TypeInfo, schema: JSON, said: JSON, has_choices: bool
+) -> None:
+    """Enter ge, le, lengths and regex, on a list's items where the input is a list.
+
+    Raises SchemaError: a limit is of the wrong type, or a pattern is none.
+    """
+    import re
+
+    is_list = info.kind == "list" and bool(info.args)
+    kind, target = (info.args[0].kind, schema["items"]) if is_list else (info.kind, schema)
+    for keyword, (key, kinds, types, what) in CONSTRAINTS.items():
+        if keyword not in said:
+            continue
+        limit = said[keyword]
+        if not isinstance(limit, types) or isinstance(limit, bool):
+            raise SchemaError(f"{keyword} must be {what}, not {limit!r}"[:300])
+        if has_choices or kind not in kinds:
+            reason = "an input with choices" if has_choices else info.text
+            reader.warn(where, f"parameter '{name}': {keyword} does nothing on {reason}; it is left out")
+            continue
+        target[key] = int(limit) if isinstance(limit, float) and limit.is_integer() else limit
+    if "pattern" in target:
+        try:
+            re.compile(target["pattern"])
+        except (re.error, RecursionError, OverflowError) as error:
+            raise SchemaError(f"invalid regex {target['pattern']!r}: {error}"[:300]) from error
+
+
+def title_of(name: str) -> str:
+    """A parameter's title.
+
+    >>> title_of("TTS_model")
+    'TTS Model'
+    """
+    return " ".join(part[:1].upper() + part[1:] for part in name.split("_") if part)
+
+
+def component_name(name: str, taken: Mapping[str, object]) -> str:
+    """A name for a parameter's enum among the components.
+
+    >>> component_name("Status", {"Status": 1})
+    'Status_choices'
+    """
+    import re
+
+    clean = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    while clean in taken or clean in FIXED_COMPONENTS:
+        clean += "_choices"
+    return clean
+
+
+def finish_property(name: str, order: int, done: Property, enums: dict[str, JSON]) -> JSON:
+    """The property as it stands in the document; its choices become a component of their own."""
+    schema = {**done.schema, "x-order": order}
+    if not done.choices:
+        return {**schema, "title": title_of(name)}
+    holder = schema["items"] if schema.get("type") == "array" else schema
+    component = component_name(name, enums)
+    enums[component] = {
+        "description": "An enumeration.",
+        "enum": list(done.choices),
+        "title": name,
+        "type": choice_type(TypeInfo("choices", name, values=done.choices)) if "type" not in holder else holder["type"],
+    }
+    reference = {"$ref": f"#/components/schemas/{component}"}
+    if holder is not schema:
+        return {**schema, "items": reference}
+    return {**{key: value for key, value in schema.items() if key != "type"}, "allOf": [reference]}
+
+
+# -- outputs: a return annotation to a schema
+
+OUTPUTS: dict[str, JSON] = {
+    **SCALARS,
+    **dict.fromkeys(("Any", "opaque"), {"type": "object"}),
+    "IO": {"type": "string", "format": "uri"},
+    "datetime": {"type": "string", "format": "date-time"},
+    "date": {"type": "string", "format": "date"},
+    "tuple": {},
+}
+ITERATORS: dict[str, JSON] = {
+    **dict.fromkeys(("Iterator", "AsyncIterator"), {"x-cog-array-type": "iterator"}),
+    **dict.fromkeys(
+        ("ConcatenateIterator", "AsyncConcatenateIterator"),
+        {"x-cog-array-type": "iterator", "x-cog-array-display": "concatenate"},
+    ),
+}
+ACCEPTED_OUTPUTS = (
+    "accepted: str, int, float, bool, Path, File, dict, list, Any, a BaseModel, TypedDict or dataclass, "
+    "Iterator[...] and ConcatenateIterator[str], also async"
+)
+
+
+def return_schema(reader: SchemaReader, info: TypeInfo, seen: tuple[object, ...] = ()) -> JSON:
+    """The schema of a returned type, models inlined.
+
+    Raises SchemaError, without a position.
+    """
+    if info.kind in OUTPUTS:
+        return dict(OUTPUTS[info.kind])
+    if info.kind in ITERATORS:
+        return iterator_schema(reader, info, seen)
+    if info.kind == "dict":
+        values = {"additionalProperties": return_schema(reader, info.args[1], seen)} if len(info.args) == 2 else {}
+        return {"type": "object", **values}
+    if info.kind == "list":
+        items = return_schema(reader, info.args[0], seen) if info.args else {"type": "object"}
+        return {"type": "array", "items": items}
+    if info.kind == "choices":
+        return {"enum": list(info.values), "type": choice_type(info)}
+    if info.kind in ("union", "either"):
+        return union_output(reader, info, seen)
+    if info.kind in QUALIFIERS:
+        return return_schema(reader, info.args[0], seen)
+    if info.kind in ("model", "typeddict", "dataclass") and info.found:
+        return model_schema(reader, info.found, info.kind, seen)
+    raise SchemaError("unsupported type: " + unsupported_output(info), hint=ACCEPTED_OUTPUTS)
+
+
+def unsupported_output(info: TypeInfo) -> str:
+    """Why nothing of that type can be returned."""
+    if info.kind == "none":
+        return "cannot resolve type 'None': a model returns something"
+    if info.args:
+        return f"{info.text.partition('[')[0]}[...] is not a supported output type"
+    if info.kind in ("undefined", "class"):
+        return (
+            f"cannot resolve type '{info.text}' - it is not a primitive type (str, int, float, bool, Path)"
+            " and no BaseModel definition was found in the predict file"
+        )
+    return unresolved_type(info)
+
+
+def iterator_schema(reader: SchemaReader, info: TypeInfo, seen: tuple[object, ...]) -> JSON:
+    is_text = info.kind.endswith("ConcatenateIterator")
+    if is_text and info.args and info.args[0].kind != "str":
+        raise SchemaError(f"ConcatenateIterator element type must be str, got {info.args[0].text}")
+    if not is_text and not info.args:
+        raise SchemaError(f"{unresolved_type(info)}", hint=f"say what it yields: {info.text}[str]")
+    items = return_schema(reader, info.args[0], seen) if info.args else dict(SCALARS["str"])
+    return {"type": "array", "items": items, **ITERATORS[info.kind]}
+
+
+def union_output(reader: SchemaReader, info: TypeInfo, seen: tuple[object, ...]) -> JSON:
+    inner, nullable = split_optional(info)
+    if nullable and not seen:
+        raise SchemaError(
+            "unsupported output type: Optional is not allowed as a return type", hint="name the type that is returned"
+        )
+    members = inner.args if inner.kind in ("union", "either") else (inner,)
+    schemas: list[JSON] = []
+    for schema in (return_schema(reader, member, seen) for member in members):
+        if schema not in schemas:
+            schemas.append(schema)
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    return {**schema, "nullable": True} if nullable else schema
+
+
+def model_schema(reader: SchemaReader, found: Found, kind: str, seen: tuple[object, ...]) -> JSON:
+    """The schema of a class with fields; one that holds itself is any object from there on."""
+    if id(found.node) in seen:
+        return {"type": "object"}
+    properties: JSON = {}
+    required: dict[str, None] = {}
+    for parent in reversed(reader.sources.lineage(found)):
+        for name, info, has_default, is_total in model_fields(reader, parent):
+            inner = info.args[0] if info.kind in QUALIFIERS and info.args else info
+            properties.pop(name, None)
+            required.pop(name, None)
+            properties[name] = {**return_schema(reader, inner, (*seen, id(found.node))), "title": title_of(name)}
+            is_optional = properties[name].get("nullable", False) or has_default
+            if kind == "typeddict":
+                is_optional = info.kind == "NotRequired" or (not is_total and info.kind != "Required")
+            if not is_optional:
+                required[name] = None
+    return {"type": "object", "properties": properties, **({"required": list(required)} if required else {})}
+
+
+def model_fields(reader: SchemaReader, found: Found) -> Iterator[tuple[str, TypeInfo, bool, bool]]:
+    """The fields that one class itself declares: name, type, whether it has a default, whether the class is total."""
+    import ast
+
+    if not isinstance(found.node, ast.ClassDef):
+        return
+    scope = reader.sources.body(found)
+    is_total = not any(k.arg == "total" and getattr(k.value, "value", True) is False for k in found.node.keywords)
+    for node in found.node.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id[0] != "_":
+            info = reader.types.read(scope, node.annotation)
+            if info.kind != "ClassVar":
+                yield node.target.id, info, field_has_default(node.value), is_total
+
+
+def field_has_default(value: ast.expr | None) -> bool:
+    """Whether a field's right-hand side is a default: a value, or `Field(...)` that holds one."""
+    import ast
+
+    if isinstance(value, ast.Call) and expression(value.func).rpartition(".")[2].lower() == "field":
+        defaults = value.args[:1] + [k.value for k in value.keywords if k.arg in ("default", "default_factory")]
+        return any(not (isinstance(node, ast.Constant) and node.value is ...) for node in defaults)
+    return value is not None and not (isinstance(value, ast.Constant) and value.value is ...)
+
+
+# -- the callable: which function of the file is the model
+
+
+class Target(NamedTuple):
+    """The method or function whose signature is the schema, and the file or class body where its names live."""
+
+    node: Any  # ast.FunctionDef or ast.AsyncFunctionDef
+    scope: Scope
+    is_method: bool
+
+
+def split_reference(reference: str, mode: str) -> tuple[str, str]:
+    """The file and the name of a `FILE.py:NAME`; `FILE.py` alone has an empty name.
+
+    Raises SchemaError: it is neither, or outside the project.
+
+    >>> split_reference("src/predict.py:Predictor", "predict")
+    ('src/predict.py', 'Predictor')
+    """
+    import posixpath as paths
+
+    parts = reference.split(".py:")
+    if reference.endswith(".py") and len(parts) == 1:
+        parts = [reference[:-3], ""]
+    if len(parts) != 2 or not parts[0]:
+        example = "train.py:Trainer" if mode == "train" else "predict.py:Predictor"
+        raise SchemaError(f"invalid {mode} \"{reference}\": must be in the form '{example}'")
+    path = paths.normpath(parts[0] + ".py")
+    if path.startswith(("/", "../")) or "\0" in path:
+        raise SchemaError(f'predictor source path "{parts[0]}.py" is outside source directory')
+    return path, parts[1]
+
+
+def find_target(reader: SchemaReader, reference: str, mode: str) -> Target:
+    """The callable that a reference names.
+
+    Raises SchemaError: there is none; says what is there instead.
+    """
+    path, name = split_reference(reference, mode)
+    scope = reader.sources.file(path)
+    if scope is None:
+        raise SchemaError(f"failed to read predictor source {path}: no such file", hint=python_files(reader, path))
+    found = reader.sources.member(scope, name, 0) if name else single_class(reader, scope, mode)
+    if found and found.kind == "class":
+        return find_method(reader, found, mode)
+    fallback = reader.sources.member(scope, mode, 0)
+    for function in (found, fallback):
+        if function and function.kind == "function":
+            return Target(function.node, function.scope, False)
+    defined = [key for key, node in scope.names.items() if type(node).__name__.endswith("Def") and key[0] != "_"]
+    what = f"predictor {name} not found in {path}" if name else f"{path}:1: no class with a {mode}() method"
+    raise SchemaError(f"{what}, which defines {', '.join(defined[:12]) or 'no class and no function'}")
+
+
+def python_files(reader: SchemaReader, path: str) -> str:
+    """A hint that lists the Python files beside a missing one."""
+    import os
+
+    folder = os.path.join(reader.sources.project, os.path.dirname(path))
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".py"))
+    except OSError:
+        names = []
+    return "its folder holds " + (", ".join(names[:12]) or "no Python file") + "; cog.yaml names the file"
+
+
+def single_class(reader: SchemaReader, scope: Scope, mode: str) -> Found | None:
+    """The one class of a file that has the method.
+
+    Raises SchemaError: there are several.
+    """
+    methods = ("train",) if mode == "train" else ("run", "predict")
+    classes = [reader.sources.follow(scope, name, 0) for name, node in scope.names.items() if is_class(node)]
+    fitting = [c for c in classes if c and any(reader.sources.attribute(c, method, 0) for method in methods)]
+    if len(fitting) > 1:
+        names = ", ".join(found.dotted for found in fitting)
+        hint = f"name one: {scope.path}:{fitting[0].dotted}"
+        raise SchemaError(f"{scope.path}:1: holds several classes that could be meant: {names}", hint=hint)
+    return fitting[0] if fitting else None
+
+
+def is_class(node: object) -> bool:
+    return type(node).__name__ == "ClassDef"
+
+
+def find_method(reader: SchemaReader, found: Found, mode: str) -> Target:
+    """The method of a class, or of what it descends from, that is the model."""
+    where = f"{found.scope.path}:{getattr(found.node, 'lineno', 1)}"
+    bodies = [reader.sources.body(parent) for parent in reader.sources.lineage(found) if parent.kind == "class"]
+    if mode == "predict" and {"run", "predict"} <= set(bodies[0].names):
+        raise SchemaError(f"{where}: {found.dotted} must define either run() or predict(), not both")
+    for name in ("train",) if mode == "train" else ("run", "predict"):
+        for body in bodies:
+            method = reader.sources.follow(body, name, 0) if name in body.names else None
+            if method and method.kind == "function":
+                return Target(method.node, method.scope, True)
+    if mode == "train":
+        raise SchemaError(f"{where}: {found.dotted}.train not found")
+    raise SchemaError(f"{where}: {found.dotted} must define run() or predict()")
+
+
+class Traits(NamedTuple):
+    """What cog's decorators say of a callable."""
+
+    is_streaming: bool = False
+    concurrency: int = 1
+
+
+def read_decorators(reader: SchemaReader, target: Target) -> Traits:
+    """What cog's decorators say.
+
+    Raises SchemaError: they are those of 2021, or wrong.
+    """
+    traits, old = Traits(), []
+    for decorator in target.node.decorator_list:
+        found = reader.sources.find(target.scope, getattr(decorator, "func", decorator))
+        if not found or found.kind != "external" or found.dotted.partition(".")[0] != "cog":
+            continue
+        if found.last == "input":
+            old.append(decorator)
+        elif found.last == "streaming":
+            traits = traits._replace(is_streaming=True)
+        elif found.last == "concurrent":
+            where = f"{target.scope.path}:{decorator.lineno}"
+            traits = traits._replace(concurrency=concurrency_of(reader, target, decorator, where))
+    if old:
+        lines = ", ".join(todays_parameter(decorator) for decorator in old)
+        raise SchemaError(
+            f"{target.scope.path}:{old[0].lineno}: `@{expression(old[0])}` is Cog's API of 2021;"
+            f" today it is a parameter: {todays_parameter(old[0])}",
+            hint=f"def {target.node.name}(self, {lines}) -> Path:",
+        )
+    return traits
+
+
+def todays_parameter(decorator: ast.expr) -> str:
+    """An `@cog.input(...)` of 2021 as a parameter of today."""
+    import ast
+
+    names = {"help": "description", "default": "default", "min": "ge", "max": "le", "options": "choices"}
+    if not isinstance(decorator, ast.Call):
+        return "x: str = Input()"
+    given = {keyword.arg or "": expression(keyword.value) for keyword in decorator.keywords}
+    name = str(getattr(decorator.args[0], "value", "x")) if decorator.args else "x"
+    arguments = ", ".join(f"{names[key]}={text}" for key, text in given.items() if key in names)
+    return f"{name}: {given.get('type', 'str')} = Input({arguments})"
+
+
+def concurrency_of(reader: SchemaReader, target: Target, decorator: ast.expr, where: str) -> int:
+    """The number in `@concurrent(max=N)`."""
+    given = [k.value for k in getattr(decorator, "keywords", ()) if k.arg == "max"] + getattr(decorator, "args", [])
+    try:
+        number = reader.evaluator.json(Env(target.scope, {}), given[0]) if given else None
+    except Unreadable:
+        number = None
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise SchemaError(f"{where}: @concurrent max must be an integer literal")
+    if number < 1:
+        raise SchemaError(f"{where}: @concurrent max must be at least 1")
+    if number > 1 and type(target.node).__name__ != "AsyncFunctionDef":
+        raise SchemaError(f"{where}: @concurrent(max > 1) requires an async run() or predict() method")
+    return number
+
+
+# -- the document
+
+
+class Signature(NamedTuple):
+    """One callable's part of the document."""
+
+    inputs: JSON
+    required: tuple[str, ...]
+    output: JSON
+    enums: dict[str, JSON]
+    traits: Traits
+
+
+def parameters(target: Target) -> list[tuple[Any, Any]]:
+    """The arguments of a signature, each with its default or None; `self` is left out.
+
+    Raises SchemaError: `*args` or `**kwargs`.
+    """
+    spec = target.node.args
+    where = f"{target.scope.path}:{target.node.lineno}"
+    for extra, stars in ((spec.vararg, "*"), (spec.kwarg, "**")):
+        if extra:
+            raise SchemaError(
+                f"{where}: parameter '{stars}{extra.arg}' on {target.node.name} has no type annotation",
+                hint="name each input as a parameter of its own",
+            )
+    positional = spec.posonlyargs + spec.args
+    defaults = [None] * (len(positional) - len(spec.defaults)) + list(spec.defaults)
+    pairs = list(zip(positional, defaults))
+    is_static = any(expression(decorator) == "staticmethod" for decorator in target.node.decorator_list)
+    return pairs[1 if target.is_method and not is_static else 0 :] + list(zip(spec.kwonlyargs, spec.kw_defaults))
+
+
+def read_signature(reader: SchemaReader, reference: str, mode: str) -> Signature:
+    """A callable's inputs and output.
+
+    Raises SchemaError: all faulty parameters at once, each with its position.
+    """
+    target = find_target(reader, reference, mode)
+    traits = read_decorators(reader, target)
+    inputs: JSON = {}
+    required: list[str] = []
+    enums: dict[str, JSON] = {}
+    faults: list[SchemaError] = []
+    for order, (argument, default) in enumerate(parameters(target)):
+        where = f"{target.scope.path}:{argument.lineno}"
+        try:
+            done = read_parameter(reader, target, where, argument, default)
+            inputs[argument.arg] = finish_property(argument.arg, order, done, enums)
+        except SchemaError as error:
+            faults.append(error)
+            continue
+        if done.is_required:
+            required.append(argument.arg)
+    output = {} if faults else read_output(reader, target, traits)
+    if faults:
+        raise SchemaError("\n".join(map(str, faults)), hint=faults[0].hint)
+    for name in reader.types.typing_only:
+        reader.warn(
+            f"{target.scope.path}:{target.node.lineno}",
+            f"'{name}' is imported for type checking only: at run time no input is converted; import it always",
+        )
+    return Signature(inputs, tuple(required), output, enums, traits)
+
+
+def read_parameter(reader: SchemaReader, target: Target, where: str, argument: ast.arg, default: Any) -> Property:
+    """One parameter's property.
+
+    Raises SchemaError, with position and name.
+    """
+    name = argument.arg
+    if argument.annotation is None:
+        raise SchemaError(
+            f"{where}: parameter '{name}' on {target.node.name} has no type annotation", hint=ACCEPTED_INPUTS
+        )
+    info = reader.types.read(target.scope, argument.annotation)
+    for part in (info, *info.args):
+        if part.kind == "Path" and part.found and part.found.dotted == "pathlib.Path":
+            reader.warn(
+                where, f"parameter '{name}': pathlib's Path reaches the model as text; use `from cog import Path`"
+            )
+    try:
+        return read_property(reader, where, name, info, reader.values(where, name, default, target.scope))
+    except SchemaError as error:
+        prefix = "" if f"parameter '{name}'" in str(error) else f"parameter '{name}': "
+        raise SchemaError(f"{where}: {prefix}{error}", hint=error.hint) from error
+
+
+def read_output(reader: SchemaReader, target: Target, traits: Traits) -> JSON:
+    """The Output component of a callable.
+
+    Raises SchemaError, with a position.
+    """
+    where, name = f"{target.scope.path}:{target.node.lineno}", target.node.name
+    if target.node.returns is None:
+        raise SchemaError(f"{where}: {name} has no return type annotation", hint=ACCEPTED_OUTPUTS)
+    info = reader.types.read(target.scope, target.node.returns)
+    if traits.is_streaming and info.kind not in ITERATORS:
+        kinds = "Iterator[...], AsyncIterator[...], ConcatenateIterator[...] or AsyncConcatenateIterator[...]"
+        raise SchemaError(f"{where}: @streaming requires {kinds} return type")
+    try:
+        schema = return_schema(reader, info)
+    except SchemaError as error:
+        raise SchemaError(f"{where}: return type of {name}: {error}", hint=error.hint) from error
+    return {**schema, "title": "Output"}
+
+
+def read_schema(
+    reference: str,
+    project: str,
+    *,
+    train: str = "",
+    read: Callable[[str], str] = read_source,
+    version: str = __version__,
+) -> SchemaResult:
+    """The schema of the model that `reference` and `train` name (FILE.py:NAME, either may be empty).
+
+    `read` gives the text of a file; `version` goes into the document's info.
+    Raises SchemaError: the model can never work, or its file cannot be parsed (GrammarError).
+    """
+    import warnings
+
+    if not reference and not train:
+        hint = 'add `predict: "predict.py:Predictor"`'
+        raise SchemaError("no predict or train reference found in cog.yaml", hint=hint)
+    reader = SchemaReader(project, read)
+    modes = [(name, mode) for name, mode in ((reference, "predict"), (train, "train")) if name]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            signatures = {mode: read_signature(reader, name, mode) for name, mode in modes}
+    except RecursionError as error:
+        raise SchemaError(f"{modes[0][0].partition(':')[0]}:1: nested too deeply to read") from error
+    traits = signatures[modes[0][1]].traits
+    return SchemaResult(
+        schema_document(signatures, version),
+        tuple(reader.warnings),
+        tuple(reader.unresolved),
+        traits.concurrency,
+        traits.is_streaming,
+        reader.python_needed,
+    )
+
+
+def schema_document(signatures: Mapping[str, Signature], version: str) -> JSON:
+    """The OpenAPI document of a model that predicts, trains or both."""
+    documents = [mode_document(mode, signature) for mode, signature in signatures.items()]
+    first = documents[0]
+    for other in documents[1:]:
+        for name in [key for key in other["components"] if key in first["components"] and key[0].islower()]:
+            if other["components"][name] != first["components"][name]:
+                rename_component(other, name, component_name(name + "_training", first["components"]))
+        first = {part: {**other[part], **first[part]} for part in first}
+    document: JSON = {
+        "components": {"schemas": first["components"]},
+        "info": {"title": "Cog", "version": version},
+        "openapi": "3.0.2",
+        "paths": first["paths"],
+    }
+    ordered: JSON = arranged(document)
+    return ordered
+
+
+def rename_component(document: JSON, old: str, new: str) -> None:
+    components = document["components"]
+    components[new] = components.pop(old)
+    for schema in components["TrainingInput"]["properties"].values():
+        for holder in (schema.get("items"), *schema.get("allOf", ())):
+            if holder and holder.get("$ref", "").endswith("/" + old):
+                holder["$ref"] = f"#/components/schemas/{new}"
+
+
+def arranged(value: Any, keeps_order: bool = False) -> Any:
+    """A document with its keys in order: alphabetical, but components, properties and paths as they came."""
+    if isinstance(value, list):
+        return [arranged(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    keys = value if keeps_order else sorted(value)
+    named = ("properties", "schemas", "paths")
+    return {key: arranged(value[key], not keeps_order and key in named) for key in keys}
+
+
+def render_schema(document: JSON) -> str:
+    """A document's text: compact; one that holds both predictions and trainings sorted and indented."""
+    import json
+
+    if {"Input", "TrainingInput"} <= set(document["components"]["schemas"]):
+        return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False)
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+
+
+def titled(title: str, **more: Any) -> JSON:
+    """A string schema with a title."""
+    return {"title": title, "type": "string", **more}
+
+
+def reference_to(component: str) -> JSON:
+    return {"$ref": f"#/components/schemas/{component}"}
+
+
+def response(description: str, schema: JSON) -> JSON:
+    return {"content": {"application/json": {"schema": schema}}, "description": description}
+
+
+COMMON_COMPONENTS: JSON = {
+    "Status": {
+        "description": "An enumeration.",
+        "enum": ["starting", "processing", "succeeded", "canceled", "failed"],
+        **titled("Status"),
+    },
+    "HTTPValidationError": {
+        "properties": {"detail": {"items": reference_to("ValidationError"), "title": "Detail", "type": "array"}},
+        "title": "HTTPValidationError",
+        "type": "object",
+    },
+    "ValidationError": {
+        "properties": {
+            "loc": {
+                "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
+                "title": "Location",
+                "type": "array",
+            },
+            "msg": titled("Message"),
+            "type": titled("Error Type"),
+        },
+        "required": ["loc", "msg", "type"],
+        "title": "ValidationError",
+        "type": "object",
+    },
+}
+FIXED_COMPONENTS = frozenset(
+    [prefix + name for prefix in ("", "Training") for name in ("Input", "Output")]
+    + [prefix + name for prefix in ("Prediction", "Training") for name in ("Request", "Response")]
+    + list(COMMON_COMPONENTS)
+)
+
+
+def mode_document(mode: str, signature: Signature) -> JSON:
+    """The components and paths of one mode."""
+    prefix, noun = ("Training", "Training") if mode == "train" else ("", "Prediction")
+    required = {"required": list(signature.required)} if signature.required else {}
+    fields = {
+        "completed_at": titled("Completed At", format="date-time"),
+        "created_at": titled("Created At", format="date-time"),
+        "error": titled("Error"),
+        "id": titled("Id"),
+        "input": reference_to(prefix + "Input"),
+        "logs": titled("Logs"),
+        "metrics": {"title": "Metrics", "type": "object"},
+        "output": reference_to(prefix + "Output"),
+        "started_at": titled("Started At", format="date-time"),
+        "status": titled("Status"),
+        "version": titled("Version"),
+    }
+    asked = {"id": fields["id"], "input": fields["input"]}
+    components = {
+        prefix + "Input": {"properties": signature.inputs, **required, "title": prefix + "Input", "type": "object"},
+        prefix + "Output": signature.output,
+        **signature.enums,
+        noun + "Request": {"properties": asked, "title": noun + "Request", "type": "object"},
+        noun + "Response": {"properties": fields, "title": noun + "Response", "type": "object"},
+        **COMMON_COMPONENTS,
+    }
+    return {"components": components, "paths": mode_paths(mode, noun, signature.traits.is_streaming)}
+
+
+def mode_paths(mode: str, noun: str, is_streaming: bool) -> JSON:
+    """The paths of one mode."""
+    word = noun.lower()
+    invalid = response("Validation Error", reference_to("HTTPValidationError"))
+    anything = response("Successful Response", {})
+    start = {
+        "description": f"Run a single {word} on the model",
+        "operationId": f"{mode}_{word}s_post",
+        "requestBody": {"content": {"application/json": {"schema": reference_to(noun + "Request")}}},
+        "responses": {"200": response("Successful Response", reference_to(noun + "Response")), "422": invalid},
+        "summary": mode.title(),
+        **({"x-cog-streaming": True} if is_streaming else {}),
+    }
+    cancel = {
+        "operationId": f"cancel_{word}s__{word}_id__cancel_post",
+        "parameters": [{"in": "path", "name": f"{word}_id", "required": True, "schema": titled(f"{noun} Id")}],
+        "responses": {"200": anything, "422": invalid},
+        "summary": "Cancel",
+    }
+    root = {"operationId": "root__get", "responses": {"200": anything}, "summary": "Root"}
+    health = {"operationId": "healthcheck_health_check_get", "responses": {"200": anything}, "summary": "Healthcheck"}
+    return {
+        "/": {"get": root},
+        "/health-check": {"get": health},
+        f"/{word}s": {"post": start},
+        f"/{word}s/{{{word}_id}}/cancel": {"post": cancel},
+    }
 
 
 # == 6. Inputs ================================================================
