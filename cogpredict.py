@@ -1961,7 +1961,6 @@ class Sources:
 
     def file(self, path: str) -> Scope | None:
         """The names of one file of the project (its path inside the project); None if there is no such file."""
-        import os
 
         if path not in self.files:
             try:
@@ -2258,44 +2257,12 @@ LIBRARY: dict[str, Callable[..., Any]] = {
 }
 
 
-class Evaluator:
-    """Values of expressions, found without executing anything and within a budget."""
+class Meter:
+    """The budget of one reading: what values weigh, what an operation will cost, what has a JSON form."""
 
     def __init__(self, sources: Sources) -> None:
         self.sources, self.left = sources, BUDGET
         self.known: dict[int, object] = {}
-
-    def json(self, env: Env, node: ast.expr) -> Any:
-        """The JSON value of an expression; tuples and sets are lists, Enum members their values.
-
-        Raises Unreadable: it has none, or it cannot be told from the source.
-        """
-        return self.as_json(self.value(env, node))
-
-    def as_json(self, value: object, depth: int = 0) -> Any:
-        self.charge(1)
-        if isinstance(value, Hole):
-            raise Unreadable(value.why)
-        if isinstance(value, EnumMember):
-            return self.as_json(value.value, depth + 1)
-        if isinstance(value, (list, tuple)) and not isinstance(value, Found) and depth < DEPTH:
-            return [self.as_json(item, depth + 1) for item in value]
-        if isinstance(value, dict) and depth < DEPTH:
-            if not all(isinstance(key, str) for key in value):
-                raise Unreadable("a dict with keys that are not text")
-            return {self.as_json(key): self.as_json(item, depth + 1) for key, item in value.items()}
-        if isinstance(value, str) and all(not "\ud800" <= char <= "\udfff" for char in value):
-            return value
-        if value is None or isinstance(value, bool) or (isinstance(value, int) and -(1 << 63) <= value < 1 << 64):
-            return value
-        if isinstance(value, float) and abs(value) < float("inf"):
-            return value
-        raise Unreadable(f"{self.describe(value)} has no JSON form")
-
-    def describe(self, value: object) -> str:
-        if isinstance(value, Found):
-            return f"{value.kind} {value.dotted}"
-        return f"the number {value}" if isinstance(value, float) else f"a value of type {type(value).__name__}"
 
     def charge(self, amount: int) -> None:
         self.left -= amount
@@ -2320,6 +2287,55 @@ class Evaluator:
             total += size
             self.charge(size)
         return total
+
+    def truth(self, value: object) -> bool:
+        if not isinstance(value, (*SCALAR, list, dict)) and type(value) is not tuple:
+            raise Unreadable("a condition that depends on the running program")
+        return bool(value)
+
+    def describe(self, value: object) -> str:
+        if isinstance(value, Found):
+            return f"{value.kind} {value.dotted}"
+        return f"the number {value}" if isinstance(value, float) else f"a value of type {type(value).__name__}"
+
+    def as_json(self, value: object, depth: int = 0) -> Any:
+        self.charge(1)
+        if isinstance(value, Hole):
+            raise Unreadable(value.why)
+        if isinstance(value, EnumMember):
+            return self.as_json(value.value, depth + 1)
+        if isinstance(value, (list, tuple)) and not isinstance(value, Found) and depth < DEPTH:
+            return [self.as_json(item, depth + 1) for item in value]
+        if isinstance(value, dict) and depth < DEPTH:
+            if not all(isinstance(key, str) for key in value):
+                raise Unreadable("a dict with keys that are not text")
+            return {self.as_json(key): self.as_json(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, str) and all(not "\ud800" <= char <= "\udfff" for char in value):
+            return value
+        if value is None or isinstance(value, bool) or (isinstance(value, int) and -(1 << 63) <= value < 1 << 64):
+            return value
+        if isinstance(value, float) and abs(value) < float("inf"):
+            return value
+        raise Unreadable(f"{self.describe(value)} has no JSON form")
+
+    def foresee(self, name: str, left: Any, right: Any) -> None:
+        """Charge what an operation is about to make, before it makes it."""
+        if isinstance(left, str) and name == "Mod":
+            check_format("%", left)
+        elif name == "Mult" and not isinstance(left, (int, float)) and isinstance(right, int):
+            self.charge(self.weigh(left) * max(0, min(right, BUDGET)))
+        elif name == "Mult" and not isinstance(right, (int, float)) and isinstance(left, int):
+            self.foresee(name, right, left)
+        elif isinstance(left, int) and isinstance(right, int) and name in ("Mult", "Pow", "LShift"):
+            power = min(abs(right), BUDGET)
+            bits = left.bit_length()
+            bits = {"Mult": bits + right.bit_length(), "Pow": bits * power, "LShift": bits + power}[name]
+            if bits > INT_BITS:
+                raise Unreadable("a number too large to evaluate")
+
+
+class Names(Meter):
+    """What names and calls stand for; Evaluator has one method for each kind of expression."""
 
     def value(self, env: Env, node: ast.expr) -> Any:
         """The value of an expression.
@@ -2346,10 +2362,12 @@ class Evaluator:
         except Unreadable as error:
             return Hole(str(error))
 
-    def truth(self, value: object) -> bool:
-        if not isinstance(value, (*SCALAR, list, dict)) and type(value) is not tuple:
-            raise Unreadable("a condition that depends on the running program")
-        return bool(value)
+    def json(self, env: Env, node: ast.expr) -> Any:
+        """The JSON value of an expression; tuples and sets are lists, Enum members their values.
+
+        Raises Unreadable: it has none, or it cannot be told from the source.
+        """
+        return self.as_json(self.value(env, node))
 
     def constant(self, env: Env, found: Found) -> Any:
         """The value that a name of the project is bound to, evaluated once."""
@@ -2394,14 +2412,6 @@ class Evaluator:
             return list(value)
         raise Unreadable(value.why if isinstance(value, Hole) else f"{self.describe(value)} cannot be listed")
 
-    def eval_Constant(self, env: Env, node: ast.Constant) -> Any:
-        return node.value
-
-    def eval_Name(self, env: Env, node: ast.Name) -> Any:
-        if node.id in env.local:
-            return env.local[node.id]
-        return self.meaning(env, node, self.sources.find(env.scope, node))
-
     def meaning(self, env: Env, node: ast.expr, found: Found | None) -> Any:
         """The value behind a resolved name."""
         if found is None:
@@ -2418,6 +2428,105 @@ class Evaluator:
         if found.kind == "external":
             raise Unreadable(f"'{name}' comes from outside the project")
         raise Unreadable(f"'{expression(node, 40)}' is only known when the model runs")
+
+    def arguments(self, env: Env, node: ast.Call) -> tuple[list[Any], dict[str, Any]]:
+        """The evaluated arguments of a call."""
+        import ast
+
+        positional: list[Any] = []
+        for argument in node.args:
+            if isinstance(argument, ast.Starred):
+                positional.extend(self.items(env, self.value(env, argument.value)))
+            else:
+                positional.append(self.value(env, argument))
+        named: dict[str, Any] = {}
+        for keyword in node.keywords:
+            value = self.value(env, keyword.value)
+            named.update(value if keyword.arg is None else {keyword.arg: value})
+        return positional, named
+
+    def bind_arguments(self, found: Found, positional: list[Any], named: dict[str, Any], depth: int) -> dict[str, Any]:
+        """The local variables with which a call enters a function of the project."""
+        import ast
+
+        assert isinstance(found.node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        spec = found.node.args
+        parameters = spec.posonlyargs + spec.args
+        decorators = [expression(decorator) for decorator in found.node.decorator_list]
+        if parameters and (parameters[0].arg in ("self", "cls") or "classmethod" in decorators):
+            parameters = parameters[1:]
+        env, local = Env(found.scope, {}, depth), {}
+        for argument, default in zip(reversed(parameters), reversed(spec.defaults)):
+            local[argument.arg] = self.lenient(env, default)
+        for argument, optional in zip(spec.kwonlyargs, spec.kw_defaults):
+            if optional is not None:
+                local[argument.arg] = self.lenient(env, optional)
+        names = [argument.arg for argument in parameters]
+        known = set(names) | {argument.arg for argument in spec.kwonlyargs}
+        local.update(zip(names, positional))
+        local.update({name: value for name, value in named.items() if name in known})
+        if spec.vararg:
+            local[spec.vararg.arg] = tuple(positional[len(names) :])
+        if spec.kwarg:
+            local[spec.kwarg.arg] = {name: value for name, value in named.items() if name not in known}
+        return local
+
+    def call_project(self, env: Env, found: Found, positional: list[Any], named: dict[str, Any]) -> Any:
+        """The value of a project's function whose whole body is one return statement."""
+        import ast
+
+        assert isinstance(found.node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        body = [s for s in found.node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+        if len(body) != 1 or not isinstance(body[0], ast.Return) or body[0].value is None:
+            raise Unreadable(f"{found.node.name}() does more than return a value")
+        local = self.bind_arguments(found, positional, named, env.depth)
+        return self.value(Env(found.scope, local, env.depth), body[0].value)
+
+    def call_function(self, env: Env, name: str, function: Callable[..., Any], args: Any, named: Any) -> Any:
+        args = [self.items(env, arg) if isinstance(arg, Found) else arg for arg in args]
+        if any(isinstance(arg, (Hole, EnumMember)) for arg in args):
+            raise Unreadable(f"{name}() of something that is only known when the model runs")
+        if name == "str" and not all(isinstance(arg, SCALAR) for arg in args):
+            raise Unreadable("str() of something that is no plain value")
+        if name == "range":
+            self.charge(min(len(range(*args)), BUDGET + 1))
+        elif name == "int" and isinstance(args[0], str) and len(args[0]) > 1000:
+            raise Unreadable("a number too large to evaluate")
+        elif name == "round" and any(abs(digits) > 300 for digits in args[1:]):
+            raise Unreadable("round() to so many digits")
+        elif name == "dict":
+            args = [dict(arg) for arg in args]
+        return function(*args, **named)
+
+    def call_method(self, env: Env, base: Any, name: str, args: list[Any], named: dict[str, Any]) -> Any:
+        if isinstance(base, str):
+            if name == "format":
+                check_format("format", base)
+                if not all(isinstance(value, SCALAR) for value in (*args, *named.values())):
+                    raise Unreadable("format() of something that is no plain value")
+            elif name in ("zfill", "ljust", "rjust", "center"):
+                self.charge(max(0, min(args[0], BUDGET + 1)))
+            elif name == "replace":
+                self.charge((base.count(args[0]) + 1) * len(args[1]))
+            elif name == "join":
+                args = [self.items(env, args[0])]
+                self.charge(len(base) * len(args[0]) + 1)
+            elif name in ("removeprefix", "removesuffix"):
+                return remove_affix(base, args[0], name == "removeprefix")
+        result = getattr(base, name)(*args, **named)
+        return list(result) if name in ("keys", "values", "items") else result
+
+
+class Evaluator(Names):
+    """Values of expressions, found without executing anything and within a budget."""
+
+    def eval_Constant(self, env: Env, node: ast.Constant) -> Any:
+        return node.value
+
+    def eval_Name(self, env: Env, node: ast.Name) -> Any:
+        if node.id in env.local:
+            return env.local[node.id]
+        return self.meaning(env, node, self.sources.find(env.scope, node))
 
     def eval_Attribute(self, env: Env, node: ast.Attribute) -> Any:
         import ast
@@ -2475,21 +2584,6 @@ class Evaluator:
                 raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
         self.foresee(name, left, right)
         return BINARY[name](left, right)
-
-    def foresee(self, name: str, left: Any, right: Any) -> None:
-        """Charge what an operation is about to make, before it makes it."""
-        if isinstance(left, str) and name == "Mod":
-            check_format("%", left)
-        elif name == "Mult" and not isinstance(left, (int, float)) and isinstance(right, int):
-            self.charge(self.weigh(left) * max(0, min(right, BUDGET)))
-        elif name == "Mult" and not isinstance(right, (int, float)) and isinstance(left, int):
-            self.foresee(name, right, left)
-        elif isinstance(left, int) and isinstance(right, int) and name in ("Mult", "Pow", "LShift"):
-            power = min(abs(right), BUDGET)
-            bits = left.bit_length()
-            bits = {"Mult": bits + right.bit_length(), "Pow": bits * power, "LShift": bits + power}[name]
-            if bits > INT_BITS:
-                raise Unreadable("a number too large to evaluate")
 
     def eval_BoolOp(self, env: Env, node: ast.BoolOp) -> Any:
         is_or, value = type(node.op).__name__ == "Or", None
@@ -2574,22 +2668,6 @@ class Evaluator:
         names = [argument.arg for argument in node.args.args]
         return lambda *args: self.value(env._replace(local={**env.local, **dict(zip(names, args))}), node.body)
 
-    def arguments(self, env: Env, node: ast.Call) -> tuple[list[Any], dict[str, Any]]:
-        """The evaluated arguments of a call."""
-        import ast
-
-        positional: list[Any] = []
-        for argument in node.args:
-            if isinstance(argument, ast.Starred):
-                positional.extend(self.items(env, self.value(env, argument.value)))
-            else:
-                positional.append(self.value(env, argument))
-        named: dict[str, Any] = {}
-        for keyword in node.keywords:
-            value = self.value(env, keyword.value)
-            named.update(value if keyword.arg is None else {keyword.arg: value})
-        return positional, named
-
     def eval_Call(self, env: Env, node: ast.Call) -> Any:
         import ast
 
@@ -2609,77 +2687,6 @@ class Evaluator:
             if function.attr in METHODS.get(type(base), ()):
                 return self.call_method(env, base, function.attr, positional, named)
         raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
-
-    def call_project(self, env: Env, found: Found, positional: list[Any], named: dict[str, Any]) -> Any:
-        """The value of a project's function whose whole body is one return statement."""
-        import ast
-
-        assert isinstance(found.node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        body = [s for s in found.node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
-        if len(body) != 1 or not isinstance(body[0], ast.Return) or body[0].value is None:
-            raise Unreadable(f"{found.node.name}() does more than return a value")
-        local = self.bind_arguments(found, positional, named, env.depth)
-        return self.value(Env(found.scope, local, env.depth), body[0].value)
-
-    def bind_arguments(self, found: Found, positional: list[Any], named: dict[str, Any], depth: int) -> dict[str, Any]:
-        """The local variables with which a call enters a function of the project."""
-        import ast
-
-        assert isinstance(found.node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        spec = found.node.args
-        parameters = spec.posonlyargs + spec.args
-        decorators = [expression(decorator) for decorator in found.node.decorator_list]
-        if parameters and (parameters[0].arg in ("self", "cls") or "classmethod" in decorators):
-            parameters = parameters[1:]
-        env, local = Env(found.scope, {}, depth), {}
-        for argument, default in zip(reversed(parameters), reversed(spec.defaults)):
-            local[argument.arg] = self.lenient(env, default)
-        for argument, optional in zip(spec.kwonlyargs, spec.kw_defaults):
-            if optional is not None:
-                local[argument.arg] = self.lenient(env, optional)
-        names = [argument.arg for argument in parameters]
-        known = set(names) | {argument.arg for argument in spec.kwonlyargs}
-        local.update(zip(names, positional))
-        local.update({name: value for name, value in named.items() if name in known})
-        if spec.vararg:
-            local[spec.vararg.arg] = tuple(positional[len(names) :])
-        if spec.kwarg:
-            local[spec.kwarg.arg] = {name: value for name, value in named.items() if name not in known}
-        return local
-
-    def call_function(self, env: Env, name: str, function: Callable[..., Any], args: Any, named: Any) -> Any:
-        args = [self.items(env, arg) if isinstance(arg, Found) else arg for arg in args]
-        if any(isinstance(arg, (Hole, EnumMember)) for arg in args):
-            raise Unreadable(f"{name}() of something that is only known when the model runs")
-        if name == "str" and not all(isinstance(arg, SCALAR) for arg in args):
-            raise Unreadable("str() of something that is no plain value")
-        if name == "range":
-            self.charge(min(len(range(*args)), BUDGET + 1))
-        elif name == "int" and isinstance(args[0], str) and len(args[0]) > 1000:
-            raise Unreadable("a number too large to evaluate")
-        elif name == "round" and any(abs(digits) > 300 for digits in args[1:]):
-            raise Unreadable("round() to so many digits")
-        elif name == "dict":
-            args = [dict(arg) for arg in args]
-        return function(*args, **named)
-
-    def call_method(self, env: Env, base: Any, name: str, args: list[Any], named: dict[str, Any]) -> Any:
-        if isinstance(base, str):
-            if name == "format":
-                check_format("format", base)
-                if not all(isinstance(value, SCALAR) for value in (*args, *named.values())):
-                    raise Unreadable("format() of something that is no plain value")
-            elif name in ("zfill", "ljust", "rjust", "center"):
-                self.charge(max(0, min(args[0], BUDGET + 1)))
-            elif name == "replace":
-                self.charge((base.count(args[0]) + 1) * len(args[1]))
-            elif name == "join":
-                args = [self.items(env, args[0])]
-                self.charge(len(base) * len(args[0]) + 1)
-            elif name in ("removeprefix", "removesuffix"):
-                return remove_affix(base, args[0], name == "removeprefix")
-        result = getattr(base, name)(*args, **named)
-        return list(result) if name in ("keys", "values", "items") else result
 
 
 def remove_affix(text: str, affix: str, is_prefix: bool) -> str:
@@ -3480,8 +3487,6 @@ def find_target(reader: SchemaReader, reference: str, mode: str) -> Target:
 
 def python_files(reader: SchemaReader, path: str) -> str:
     """A hint that lists the Python files beside a missing one."""
-    import os
-
     folder = os.path.join(reader.sources.project, os.path.dirname(path))
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(".py"))
