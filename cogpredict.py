@@ -578,63 +578,29 @@ CUDA_IMAGES = {
     "24.04": "12.6.0 12.6.1 12.6.2 12.6.3 12.8.0 12.8.1 12.9.0 12.9.1 13.0.0 13.0.1 13.0.2 13.0.3 13.1.1 13.1.2 "
              "13.2.0 13.2.1",
 }
-# torch, torchvision, torchaudio, Pythons, builds. cpu and cuXYZ have their own index; pypi:X.Y is on the usual one.
-TORCH_ROWS = """\
-1.7.0 0.8.1 0.7.0 3.7-3.8 cpu cu110
-1.7.1 0.8.2 0.7.2 3.7-3.9 cpu cu110
-1.8.0 0.9.0 0.8.0 3.7-3.9 cpu cu111
-1.8.1 0.9.1 0.8.1 3.7-3.9 cpu cu111
-1.9.0 0.10.0 0.9.0 3.7-3.9 cpu cu111
-1.9.1 0.10.1 0.9.1 3.7-3.9 cpu cu111
-1.10.0 0.11.1 0.10.0 3.7-3.9 cpu cu111 cu113
-1.10.1 0.11.2 0.10.1 3.7-3.9 cpu cu111 cu113
-1.10.2 0.11.3 0.10.2 3.7-3.10 cpu cu111 cu113
-1.11.0 0.12.0 0.11.0 3.7-3.10 cpu cu113
-1.12.0 0.13.0 0.12.0 3.7-3.10 cpu cu113 cu116
-1.12.1 0.13.1 0.12.1 3.7-3.10 cpu cu113 cu116
-1.13.0 0.14.0 0.13.0 3.7-3.11 cpu cu116 cu117
-1.13.1 0.14.1 0.13.1 3.7-3.11 cpu cu116 cu117
-2.0.0 0.15.1 2.0.1 3.8-3.11 cpu cu118 pypi:11.7
-2.0.1 0.15.2 2.0.2 3.8-3.11 cpu cu118 pypi:11.7
-2.1.0 0.16.0 2.1.0 3.8-3.11 cpu cu118 cu121
-2.1.1 0.16.1 2.1.1 3.8-3.11 cpu cu118 cu121
-2.1.2 0.16.2 2.1.2 3.8-3.11 cpu cu118 cu121
-2.2.0 0.17.0 2.2.0 3.8-3.12 cpu cu118 cu121
-2.2.1 0.17.1 2.2.1 3.8-3.12 cpu cu118 cu121
-2.2.2 0.17.2 2.2.2 3.8-3.12 cpu cu118 cu121
-2.3.0 0.18.0 2.3.0 3.8-3.12 cpu cu118 cu121
-2.3.1 0.18.1 2.3.1 3.8-3.12 cpu cu118 cu121
-2.4.0 0.19.0 2.4.0 3.8-3.12 cpu cu118 cu121 cu124
-2.4.1 0.19.1 2.4.1 3.8-3.12 cpu cu118 cu121 cu124
-2.5.0 0.20.0 2.5.0 3.9-3.12 cpu cu118 cu121 cu124
-2.5.1 0.20.1 2.5.1 3.9-3.12 cpu cu118 cu121 cu124
-2.6.0 0.21.0 2.6.0 3.9-3.13 cpu cu118 cu124 cu126
-2.7.0 0.22.0 2.7.0 3.9-3.13 cpu cu118 cu126 cu128
-2.7.1 0.22.1 2.7.1 3.9-3.13 cpu cu118 cu126 cu128
-2.8.0 0.23.0 2.8.0 3.9-3.13 cpu cu126 cu128 cu129
-2.9.0 0.24.0 2.9.0 3.10-3.14 cpu cu126 cu128 cu130
-2.9.1 0.24.1 2.9.1 3.10-3.14 cpu cu126 cu128 cu130
-2.10.0 0.25.0 2.10.0 3.10-3.14 cpu cu126 cu128 cu130
-2.11.0 0.26.0 2.11.0 3.10-3.14 cpu cu126 cu128 cu129 cu130"""
+# torch, torchvision, Pythons, builds. cpu and cuXYZ have their own index; pypi:X.Y is on the usual one.
+TORCH_ROWS = """
+1.7.0 0.8.1 3.7-3.8 cpu cu110 | 1.7.1 0.8.2 3.7-3.9 cpu cu110 | 1.8.0 0.9.0 3.7-3.9 cpu cu111 |
+1.8.1 0.9.1 3.7-3.9 cpu cu111 | 1.9.0 0.10.0 3.7-3.9 cpu cu111 | 1.9.1 0.10.1 3.7-3.9 cpu cu111 |
+1.10.0 0.11.1 3.7-3.9 cpu cu111 cu113 | 1.10.1 0.11.2 3.7-3.9 cpu cu111 cu113 | 1.10.2 0.11.3 3.7-3.10 cpu cu111 cu113 |
+1.11.0 0.12.0 3.7-3.10 cpu cu113 | 1.12.0 0.13.0 3.7-3.10 cpu cu113 cu116 | 1.12.1 0.13.1 3.7-3.10 cpu cu113 cu116 |
+1.13.0 0.14.0 3.7-3.11 cpu cu116 cu117 | 1.13.1 0.14.1 3.7-3.11 cpu cu116 cu117 |
+2.0.0 0.15.1 3.8-3.11 cpu cu118 pypi:11.7 | 2.0.1 0.15.2 3.8-3.11 cpu cu118 pypi:11.7 |
+2.1.0 0.16.0 3.8-3.11 cpu cu118 cu121 | 2.1.1 0.16.1 3.8-3.11 cpu cu118 cu121 | 2.1.2 0.16.2 3.8-3.11 cpu cu118 cu121 |
+2.2.0 0.17.0 3.8-3.12 cpu cu118 cu121 | 2.2.1 0.17.1 3.8-3.12 cpu cu118 cu121 | 2.2.2 0.17.2 3.8-3.12 cpu cu118 cu121 |
+2.3.0 0.18.0 3.8-3.12 cpu cu118 cu121 | 2.3.1 0.18.1 3.8-3.12 cpu cu118 cu121 |
+2.4.0 0.19.0 3.8-3.12 cpu cu118 cu121 cu124 | 2.4.1 0.19.1 3.8-3.12 cpu cu118 cu121 cu124 |
+2.5.0 0.20.0 3.9-3.12 cpu cu118 cu121 cu124 | 2.5.1 0.20.1 3.9-3.12 cpu cu118 cu121 cu124 |
+2.6.0 0.21.0 3.9-3.13 cpu cu118 cu124 cu126 | 2.7.0 0.22.0 3.9-3.13 cpu cu118 cu126 cu128 |
+2.7.1 0.22.1 3.9-3.13 cpu cu118 cu126 cu128 | 2.8.0 0.23.0 3.9-3.13 cpu cu126 cu128 cu129 |
+2.9.0 0.24.0 3.10-3.14 cpu cu126 cu128 cu130 | 2.9.1 0.24.1 3.10-3.14 cpu cu126 cu128 cu130 |
+2.10.0 0.25.0 3.10-3.14 cpu cu126 cu128 cu130 | 2.11.0 0.26.0 3.10-3.14 cpu cu126 cu128 cu129 cu130"""
 # tensorflow, CUDA, cuDNN, Pythons
-TENSORFLOW_ROWS = """\
-2.4.0 11.0 8 3.7-3.8
-2.5.0 11.2 8 3.7-3.9
-2.6.0 11.2 8 3.7-3.9
-2.7.0 11.2 8 3.7-3.9
-2.8.0 11.2 8 3.7-3.10
-2.9.0 11.2 8 3.7-3.10
-2.10.0 11.2 8 3.7-3.10
-2.11.0 11.2 8 3.7-3.10
-2.12.0 11.8 8 3.8-3.11
-2.13.0 11.8 8 3.8-3.11
-2.14.0 11.8 8 3.9-3.11
-2.15.0 12.2 8 3.9-3.11
-2.16.1 12.3 9 3.9-3.12
-2.17.0 12.3 9 3.9-3.12
-2.18.0 12.5 9 3.9-3.12
-2.19.0 12.5 9 3.9-3.12
-2.20.0 12.5 9 3.9-3.13
+TENSORFLOW_ROWS = """
+2.4.0 11.0 8 3.7-3.8 | 2.5.0 11.2 8 3.7-3.9 | 2.6.0 11.2 8 3.7-3.9 | 2.7.0 11.2 8 3.7-3.9 | 2.8.0 11.2 8 3.7-3.10 |
+2.9.0 11.2 8 3.7-3.10 | 2.10.0 11.2 8 3.7-3.10 | 2.11.0 11.2 8 3.7-3.10 | 2.12.0 11.8 8 3.8-3.11 |
+2.13.0 11.8 8 3.8-3.11 | 2.14.0 11.8 8 3.9-3.11 | 2.15.0 12.2 8 3.9-3.11 | 2.16.1 12.3 9 3.9-3.12 |
+2.17.0 12.3 9 3.9-3.12 | 2.18.0 12.5 9 3.9-3.12 | 2.19.0 12.5 9 3.9-3.12 | 2.20.0 12.5 9 3.9-3.13 |
 2.21.0 12.5 9 3.10-3.13"""
 # apt names that newer distributions dropped, and what every supported one has in their place.
 APT_SUCCESSORS = {
@@ -782,7 +748,6 @@ class TorchRow(NamedTuple):
 
     torch: str
     torchvision: str
-    torchaudio: str
     pythons: str
     cuda: str
     index_url: str
@@ -806,18 +771,18 @@ def list_cuda_images() -> list[CudaImage]:
 def list_torch_rows() -> list[TorchRow]:
     """The table of torch builds, oldest first, lowest CUDA first."""
     rows = []
-    for line in TORCH_ROWS.splitlines():
-        torch, vision, audio, pythons, *builds = line.split()
+    for line in TORCH_ROWS.split("|"):
+        torch, vision, pythons, *builds = line.split()
         for build in builds:
             cuda = build[5:] if build.startswith("pypi:") else f"{build[2:4]}.{build[4:]}" if build != "cpu" else ""
             index = "" if build.startswith("pypi:") else TORCH_INDEX.format(build)
-            rows.append(TorchRow(torch, vision, audio, pythons, cuda, index))
+            rows.append(TorchRow(torch, vision, pythons, cuda, index))
     return sorted(rows, key=lambda row: (version_numbers(row.torch), version_numbers(row.cuda)))
 
 
 def list_tensorflow_rows() -> list[TensorflowRow]:
     """The table of TensorFlow releases, oldest first."""
-    return [TensorflowRow(*line.split()) for line in TENSORFLOW_ROWS.splitlines()]
+    return [TensorflowRow(*line.split()) for line in TENSORFLOW_ROWS.split("|")]
 
 
 def find_cuda_image(cuda: str, cudnn: str = "") -> CudaImage:
@@ -999,7 +964,7 @@ class Reading:
         if node is None or is_null(node):
             return ""
         if node.id != "scalar":
-            self.fault(node, f"{path} is {describe_node(node)}", "it takes one text")
+            self.fault(node, f"{path} is {describe_node(node)}", 'it takes one text, in quotes if it has ": " in it')
             return ""
         return str(node.value).strip()
 
@@ -1034,7 +999,9 @@ def describe_node(node: Any) -> str:
     """What a YAML node is, in the words of someone who wrote it."""
     if node.id == "scalar":
         return f'the text "{node.value}"'
-    return "a list" if node.id == "sequence" else "a mapping of keys"
+    if node.id == "sequence":
+        return "a list"
+    return f"a mapping with the keys {', '.join(str(key.value) for key, _ in node.value)}"
 
 
 def unknown_key(name: str, path: str, keys: tuple[str, ...]) -> str:
@@ -1071,14 +1038,13 @@ def compose_yaml(text: str, file_name: str) -> Any:
 
 def explain_yaml(text: str, line: int, problem: str) -> str:
     """A YAML parser's complaint about a line, in terms of cog.yaml."""
-    lines = [*text.splitlines(), "", ""]
-    here, before = lines[line - 1], lines[max(0, line - 2)]
+    here = [*text.splitlines(), "", ""][line - 1]
     at = f"invalid YAML: {problem}"
     if "\t" in here[: len(here) - len(here.lstrip())] or "\\t" in problem:
         return f"{at}; the line is indented with a tab: use spaces"
     if "could not find expected ':'" in problem or "expected <block end>" in problem:
-        if before.lstrip().startswith("- ") and not here.lstrip().startswith("- "):
-            return f"{at}; a list item without its dash? write `- {here.strip()}`, indented as the items above"
+        if not here.lstrip().startswith("- ") and ": " not in f"{here} ":
+            return f"{at}; a list item without its dash? write `- {here.strip()}`, indented as its neighbours"
         return f"{at}; write `key: value`, list items as `- item`, and indent what belongs together alike"
     if "mapping values are not allowed" in problem:
         return f"{at}; one colon too many, or an indentation unlike the line above: put texts with `: ` in quotes"
@@ -1139,7 +1105,8 @@ def read_run_steps(reading: Reading, node: Any, path: str) -> tuple[RunStep, ...
         text = reading.text(entry.get("command"), f"the command of {path}")
         command = "\n".join(line.rstrip() for line in text.splitlines())
         if not command and item.id == "mapping":
-            reading.fault(item, f"an item of {path} has no command", "write command: and the shell command")
+            reading.fault(item, f"an item of {path} has no command",
+                          'write command: and the shell command, or the command alone, in quotes if it has ": " in it')
         if any(not line.endswith("\\") for line in command.splitlines()[:-1]):
             reading.fault(item, f'{path} has a command of several lines, "{command.splitlines()[0]}" and more',
                           "it takes one command an item: make an item of each, or join them with &&")
@@ -1184,6 +1151,9 @@ def read_environment(reading: Reading, node: Any) -> tuple[tuple[str, str], ...]
 def read_reference(reading: Reading, node: Any, key: str) -> str:
     """FILE.py:NAME of `run`, `predict` or `train`; NAME is empty where the file alone is given."""
     example = {"run": "run.py:Runner", "train": "train.py:Trainer"}.get(key, "predict.py:Predictor")
+    if node is not None and node.id != "scalar":
+        reading.fault(node, f"{key} is {describe_node(node)}", f'write it as {key}: "{example}"')
+        return ""
     text = reading.text(node, key)
     file, dot, name = text.partition(".py:")
     if text.endswith(".py"):
@@ -1266,8 +1236,8 @@ def logical_lines(text: str, name: str) -> list[tuple[str, str]]:
 
 
 def read_requirements(reading: Reading, lines: list[tuple[str, str]], folder: str, seen: tuple[str, ...]) -> list[str]:
-    """Requirement lines as pip will read them, without comments: files that -r names are put in their place, local
-    artifacts are named relative to the project as ./PATH, options of a whole file get lines of their own."""
+    """Requirement lines without comments: files that -r names are put in their place, local artifacts are named
+    relative to the project as ./PATH."""
     kept: list[str] = []
     for place, text in lines:
         try:
@@ -1277,15 +1247,13 @@ def read_requirements(reading: Reading, lines: list[tuple[str, str]], folder: st
             better = f", such as {name}=={version}" if version and name.isidentifier() else ""
             reading.fault(place, f'requirement "{text}" cannot be read', f"it takes what pip takes{better}")
             continue
-        kept += [option for option in requirement.options if requirement.name + requirement.url and hoists(option)]
-        own = requirement._replace(options=tuple(option for option in requirement.options if not hoists(option)))
         if not requirement.name + requirement.url:
             kept += [line for option in requirement.options
                      for line in read_option_line(reading, place, option, folder, seen)]
         elif not requirement.url:
-            kept.append(render_requirement(own))
+            kept.append(render_requirement(requirement))
         else:
-            kept += read_place(reading, place, own, folder)
+            kept += read_place(reading, place, requirement, folder)
     return kept
 
 
@@ -1443,7 +1411,7 @@ def read_config(path: str) -> Config:
 
 
 def complete_config(config: Config) -> Config:
-    """The config with Python, CUDA, cuDNN and requirement lines settled by the table. Twice is the same as once."""
+    """The config with Python, CUDA, cuDNN and the requirement lines settled by the table."""
     requirements = [parse_requirement(line) for line in config.requirements]
     if not config.python_version:
         config = config._replace(python_version=default_python(requirements))
@@ -1472,6 +1440,15 @@ def complete_packages(config: Config) -> Config:
 def is_pin(requirement: Requirement) -> bool:
     """Whether a requirement names one version, or one series of patches."""
     return requirement.specifier.startswith("==") and "," not in requirement.specifier
+
+
+def is_release(version: str) -> bool:
+    """Whether a version is numbers alone: neither a nightly nor a candidate.
+
+    >>> is_release("2.1.0"), is_release("2.1.0.dev20230801"), is_release("2.1rc1")
+    (True, False, False)
+    """
+    return version.replace(".", "").isdecimal()
 
 
 def default_python(requirements: list[Requirement]) -> str:
@@ -1526,7 +1503,7 @@ def torch_candidates(rows: list[TorchRow], asked: Requirement, python_version: s
         return [row for row in rows if versions_match(row.torchvision, asked.version)]
     named = [row for row in rows if versions_match(row.torch, asked.version)]
     if is_pin(asked):
-        return named
+        return named if is_release(asked.version) else []
     fitting = [row for row in fitting if satisfies(row.torch, asked.specifier)]
     return [row for row in named if row in fitting] or fitting
 
@@ -1576,8 +1553,8 @@ def complete_cuda(config: Config, requirements: list[Requirement], row: TorchRow
         tensorflow, known = choose_tensorflow(wanted, config.python_version)
         cuda = cuda or tensorflow.cuda
         if not known:
-            warnings.append(f"tensorflow {wanted.version or 'without a version'} is not in the table of CUDA versions; "
-                            f"CUDA {cuda} is taken")
+            missing = f"{wanted.version} is not in the table of CUDA versions" if wanted.version else "has no version"
+            warnings.append(f"tensorflow {missing}; CUDA {cuda} is taken, as for tensorflow {tensorflow.tensorflow}")
         elif not versions_match(cuda, tensorflow.cuda):
             warnings.append(f"tensorflow {wanted.version} is built for CUDA {tensorflow.cuda}; cuda is {cuda}")
         if not cudnn and versions_match(cuda, tensorflow.cuda):
@@ -1606,16 +1583,20 @@ def complete_requirements(config: Config, requirements: list[Requirement], row: 
     lines: list[str] = []
     warnings = list(config.warnings)
     for item in requirements:
+        options += [option for option in item.options if hoists(option) or not item.name + item.url]
         if not item.name + item.url:
-            options += item.options
-        elif item.key in ("cog", "coglet"):
+            continue
+        if item.key in ("cog", "coglet"):
             warnings.append(f"requirement {render_requirement(item)} is left out; the build installs "
                             f"{runtime_name(config)}: build.sdk_version, COG_SDK_WHEEL and COGLET_WHEEL choose another")
         else:
             line, index = settle_requirement(item, config, row)
             lines.append(line)
             options += [f"--extra-index-url {index}"] if index else []
-    found = tuple(dict.fromkeys([*options, *lines]))
+    unique: dict[str, str] = {}
+    for option in options:
+        unique.setdefault(option.rstrip("/"), option)
+    found = (*unique.values(), *dict.fromkeys(lines))
     return config._replace(requirements=found, warnings=tuple(dict.fromkeys(warnings)))
 
 
@@ -1625,8 +1606,9 @@ def runtime_name(config: Config) -> str:
 
 
 def settle_requirement(item: Requirement, config: Config, row: TorchRow | None) -> tuple[str, str]:
-    """One line, and the index that it needs. Only torch and torchvision change, and not where hashes forbid it."""
-    unchanged = render_requirement(item), ""
+    """One line, and the index that it needs. Only torch and torchvision change, unless hashes or an index forbid it."""
+    own = tuple(option for option in item.options if not hoists(option))
+    unchanged = render_requirement(item._replace(options=own)), ""
     if item.url or item.options or not for_this_system(item):
         return unchanged
     if item.key == "torch" and row and (item.version or config.gpu):
@@ -4553,7 +4535,7 @@ def describe_inputs(values: JSON, schema: InputSchema | None) -> JSON:
 # A CUDA base has no Python of its own: it is copied from the official image of the same C library, its shared
 # libraries come from the distribution. Pure but for read_build_settings.
 
-BUILD_FOLDER = ".cog/build"  # in the context; never on disk
+BUILD_FOLDER = ".cog/build"  # in the context, with the Dockerfile in it; never on disk
 COPIED = "/tmp/cog"  # where the image holds those files
 PIP_MOUNTS = "--mount=type=cache,target=/root/.cache/pip"
 PIP_SECRET = "pip.conf"  # the secret's id
@@ -4692,10 +4674,9 @@ def render_dockerfile(config: Config, settings: BuildSettings) -> str:
         lines += render_environment(runtime_environment(config))
     lines.append('CMD ["python","-m","cog.server.http"]')
     if not settings.for_development:
-        clean = [f"rm -rf /src/{BUILD_FOLDER}"] if build_files_are_needed(config, settings) else []
-        renamed = config.file_name != "cog.yaml"
-        clean += [f"cp {quote_shell(f'/src/{config.file_name}')} /src/cog.yaml"] if renamed else []
-        lines += ["COPY . /src", *(["RUN " + " && ".join(clean)] if clean else [])]
+        renamed = f" && cp {quote_shell(f'/src/{config.file_name}')} /src/cog.yaml"
+        lines += ["COPY . /src", f"RUN rm -rf /src/{BUILD_FOLDER} && {{ rmdir /src/.cog 2>/dev/null || true; }}"
+                                 f"{renamed if config.file_name != 'cog.yaml' else ''}"]
     return "\n".join(lines) + "\n"
 
 
@@ -4842,15 +4823,10 @@ def render_requirements(config: Config, folder: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def build_files_are_needed(config: Config, settings: BuildSettings) -> bool:
-    """Whether the Dockerfile copies files from .cog/build/."""
-    return bool(config.requirements or settings.wheels or settings.ca_certificates)
-
-
 def build_files(config: Config, settings: BuildSettings, read: Callable[[str], bytes]) -> dict[str, bytes]:
-    """The files that the Dockerfile copies, by their path in the context. `read` gives a file of the project.
+    """The Dockerfile and the files that it copies, by their path in the context. `read` gives a file of the project.
     Raises ConfigError: an artifact is missing, or two have the same name."""
-    files = {}
+    files = {"Dockerfile": render_dockerfile(config, settings).encode()}
     if config.requirements:
         files["requirements.txt"] = render_requirements(config, f"{COPIED}/artifacts").encode()
     for path in config.artifacts:

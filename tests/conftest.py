@@ -33,6 +33,7 @@ _homes = itertools.count()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--need-engine", action="store_true", help="a missing engine is a failure, not a skip")
+    parser.addoption("--update-golden", action="store_true", help="write the recorded results of tests/golden anew")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

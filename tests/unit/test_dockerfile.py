@@ -10,6 +10,7 @@ import cogpredict as cog
 
 CONFIG = cog.Config(python_version="3.12", predict="predict.py:Predictor")
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----\n"
+CLEAN = "RUN rm -rf /src/.cog/build && { rmdir /src/.cog 2>/dev/null || true; }"  # what came beside the source
 OTHER = CERTIFICATE.replace("YQ", "Yg")
 
 
@@ -26,9 +27,9 @@ def test_a_plain_model_fetches_its_base_and_the_runtime() -> None:
     text = render()
     assert steps(text, "FROM") == ["FROM python:3.12-slim"]
     assert steps(text, "RUN") == ["RUN --mount=type=cache,target=/root/.cache/pip python -m pip install "
-                                  "--cache-dir /root/.cache/pip cog"]
+                                  "--cache-dir /root/.cache/pip cog", CLEAN]
     assert "tini" not in text and "syntax" not in text and "no-cache-dir" not in text and "uv" not in text
-    assert text.endswith('CMD ["python","-m","cog.server.http"]\nCOPY . /src\n')
+    assert text.endswith('CMD ["python","-m","cog.server.http"]\nCOPY . /src\n' + CLEAN + "\n")
 
 
 def test_an_image_for_development_has_neither_source_nor_references() -> None:
@@ -42,11 +43,7 @@ def test_a_built_image_names_the_model_and_has_cog_yaml() -> None:
     text = render(file_name="my config.yaml", train="t.py:t", concurrency_max=2)
     assert ('ENV COG_PREDICT_TYPE_STUB="predict.py:Predictor" COG_TRAIN_TYPE_STUB="t.py:t" COG_MAX_CONCURRENCY=2'
             in text.splitlines())
-    assert text.endswith("COPY . /src\nRUN cp '/src/my config.yaml' /src/cog.yaml\n")
-
-
-def test_generated_files_do_not_stay_beside_the_source() -> None:
-    assert render(requirements=("a",)).endswith("COPY . /src\nRUN rm -rf /src/.cog/build\n")
+    assert text.endswith(f"COPY . /src\n{CLEAN} && cp '/src/my config.yaml' /src/cog.yaml\n")
 
 
 @pytest.mark.parametrize(("value", "quoted"), [
@@ -117,9 +114,8 @@ def test_run_steps_have_their_secrets_and_come_in_order() -> None:
     text = render(cog.BuildSettings(pip_conf="[global]\n"), run=run)
     conf = "--mount=type=secret,id=pip.conf,target=/etc/pip.conf "
     secret = "--mount=type=secret,id=tok,target=/run/tok "
-    assert steps(text, "RUN")[-2:] == [f"RUN {conf}{secret}pip install a", f"RUN {conf}[ -f /x ] || true"]
-    assert steps(render(run=run), "RUN")[-2:] == ["RUN --mount=type=secret,id=tok,target=/run/tok pip install a",
-                                                  "RUN [ -f /x ] || true"]
+    assert steps(text, "RUN")[-3:-1] == [f"RUN {conf}{secret}pip install a", f"RUN {conf}[ -f /x ] || true"]
+    assert steps(render(run=run), "RUN")[-3:-1] == [f"RUN {secret}pip install a", "RUN [ -f /x ] || true"]
 
 
 def test_pip_settings_are_a_secret_of_every_step_that_may_call_pip() -> None:
@@ -144,6 +140,7 @@ def test_the_files_that_the_dockerfile_copies() -> None:
     settings = cog.BuildSettings(ca_certificates=(CERTIFICATE, OTHER), runtime=("cog-1.whl",),
                                  wheels=(("cog-1.whl", b"w"),))
     files = cog.build_files(config, settings, {"w/b.whl": b"b"}.__getitem__)
+    assert files.pop(".cog/build/Dockerfile") == cog.render_dockerfile(config, settings).encode()
     assert files == {
         ".cog/build/requirements.txt": b"a==1\n/tmp/cog/artifacts/b.whl\n", ".cog/build/artifacts/b.whl": b"b",
         ".cog/build/certificates/cog-ca-cert.crt": CERTIFICATE.encode(),
