@@ -7893,28 +7893,23 @@ HelperAny = helper_typing.Any
 HelperJSON = helper_typing.Dict[str, HelperAny]
 
 
-def helper_kill(leash: str, spawned: HelperAny, seconds: float = 5.0) -> bool:
-    """Whether everything on the leash is dead, after killing it for at most so many seconds."""
+def helper_kill(leash: str, spawned: HelperAny, seconds: float = 5.0) -> None:
+    """Kill everything on the leash, trying for at most so many seconds to see a container's end."""
     import os
     import signal
     import time
 
-    deadline = time.monotonic() + seconds
     group = int(leash[6:]) if leash.startswith("group:") else spawned.pid if spawned and leash == "spawned" else 0
-    if not group and (leash != "container" or not helper_is_guest()):
-        return True
-    while time.monotonic() < deadline:
+    if group:
         try:
-            if not group:
-                helper_kill_container()
-            else:
-                os.killpg(group, signal.SIGKILL)
-                if spawned:
-                    spawned.poll()
+            os.killpg(group, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
-            return True
+            pass
+        return
+    deadline = time.monotonic() + seconds
+    while leash == "container" and helper_is_guest() and time.monotonic() < deadline:
+        helper_kill_container()
         time.sleep(0.01)
-    return False
 
 
 def helper_is_guest() -> bool:

@@ -1,7 +1,9 @@
 """The helper as a child process of a test, a scripted model behind it, and the near end in the test itself."""
 from __future__ import annotations
 
+import glob
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -88,7 +90,8 @@ class Model:
                 pass
 
     def close(self) -> None:
-        self.listener.shutdown(socket.SHUT_RDWR)
+        if self.listener.fileno() >= 0:
+            self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
 
 
@@ -142,6 +145,43 @@ def make_lane(port: int, token: str = "secret") -> tuple[c.Lane, dict[int, Any],
     return lane, uploads, hooks
 
 
+class Client:
+    """A client of the lane's in a thread: sends these bytes, then collects what comes. `reply` is None until then."""
+
+    def __init__(self, port: int, *pieces: bytes) -> None:
+        self.reply: bytes | None = None
+        self.sent = 0.0
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self._pieces = pieces
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        with self.socket:
+            try:
+                for piece in self._pieces:
+                    self.socket.sendall(piece)
+                self.sent = time.monotonic()
+                self.reply = b"".join(iter(lambda: self.socket.recv(1 << 18), b""))
+            except OSError as error:
+                self.reply = str(error).encode()
+
+
+def find_pythons() -> list[str]:
+    """This Python, and the old ones of this machine that the helper must run on."""
+    home = os.path.expanduser("~root" if os.getuid() == 0 else "~")
+    found = sorted(glob.glob(f"{home}/.pyenv/versions/3.*/bin/python3.*"))
+    return [sys.executable, *(p for p in found if p.rpartition("python")[2] in ("3.7", "3.8", "3.9", "3.13", "3.14"))]
+
+
+def sized_source(**sizes: int) -> str:
+    """The helper with other constants."""
+    source = c.helper_source()
+    for name, size in sizes.items():
+        source, count = re.subn(rf"^(    {name} = )[^#]*", rf"\g<1>{size}  ", source, flags=re.M)
+        assert count == 1, name
+    return source
+
+
 class Far:
     """A helper that runs, and the loop, lane and link in front of it."""
 
@@ -159,7 +199,9 @@ class Far:
         self.link = c.Link(self.loop, pipes, lane, {"leash": "", **settings}, framed=False)
 
     def wait(self, until: Callable[[], bool], seconds: float = 10) -> None:
-        assert self.loop.run(until, time.monotonic() + seconds), (self.link.end_reason, self.link.hello)
+        deadline = time.monotonic() + seconds
+        while not self.loop.run(until, time.monotonic() + 0.02):  # what is waited for may happen outside of the loop
+            assert time.monotonic() < deadline, (self.link.end_reason, self.link.hello)
 
     def wait_ready(self) -> None:
         self.wait(lambda: self.link.health == "READY" or self.link.ended)
