@@ -43,6 +43,7 @@ from typing import (
     NamedTuple,
     Protocol,
     Sequence,
+    Union,
 )
 
 if TYPE_CHECKING:
@@ -192,6 +193,20 @@ def last_line(data: bytes) -> str:
         if line.strip():
             return line.decode("utf-8", "replace").strip()
     return ""
+
+
+def render_size(count: int) -> str:
+    """A number of bytes for people.
+
+    >>> render_size(999), render_size(1_500_000), render_size(12_345_678_901)
+    ('999 B', '1.5 MB', '12.3 GB')
+    """
+    size, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
 
 
 class Console:
@@ -6418,6 +6433,537 @@ class HookReader:
 
 
 # -- build: what a builder says while it works
+# In: the lines of a build's answer, from BuildKit (a protobuf trace), the classic builder or Podman (their text).
+# Out: the same few events from all of them, and from those what a person reads: plain lines, or a live region.
+
+LOG_LINE = 1 << 16  # bytes of a log line without an end that are held
+LOG_KEPT = 1 << 20  # bytes of a step's log that are kept, in case it fails
+NOISE = (r"failed to solve: |failed to solve with frontend [\w.]+: |rpc error: code = \w+ desc = |"
+         r"failed to create LLB definition: ")  # what BuildKit puts before the cause
+BUILDER_NOTE = (r" ?-{2,3}> (Running in |Using cache|Pushing cache|Removed intermediate container )?[0-9a-f]{6,64}$|"
+                r"Removing intermediate container [0-9a-f]+$")  # lines in a step's output that are the builder's own
+
+
+class StepsKnown(NamedTuple):
+    """How many steps the build has, as far as the builder knows."""
+
+    total: int
+
+
+class StepStarted(NamedTuple):
+    """A step began."""
+
+    step: int
+    name: str
+
+
+class StepCached(NamedTuple):
+    """A step need not run: its result was there."""
+
+    step: int
+
+
+class StepDone(NamedTuple):
+    """A step ended well, after so many seconds."""
+
+    step: int
+    seconds: float
+
+
+class StepFailed(NamedTuple):
+    """A step failed, or was called off since another one failed."""
+
+    step: int
+    message: str
+
+    @property
+    def canceled(self) -> bool:
+        """Whether the failure is another step's."""
+        return self.message.endswith("context canceled")
+
+
+class StepLog(NamedTuple):
+    """A line of a step's own output, so many seconds after the step began."""
+
+    step: int
+    line: bytes
+    seconds: float
+
+
+class Transfer(NamedTuple):
+    """How far a download or an upload inside a step is, in bytes; the total is 0 while nobody knows it."""
+
+    step: int
+    what: str
+    current: int
+    total: int
+    done: bool
+
+
+class BuildWarning(NamedTuple):
+    """What the builder finds questionable in the Dockerfile."""
+
+    text: str
+
+
+class ImageId(NamedTuple):
+    """The image that came out."""
+
+    id: str
+
+
+class BuildError(NamedTuple):
+    """Why there is no image, in the builder's words."""
+
+    message: str
+
+
+BuildEvent = Union[StepsKnown, StepStarted, StepCached, StepDone, StepFailed, StepLog, Transfer, BuildWarning, ImageId,
+                   BuildError]
+
+
+class Protobuf:
+    """A protobuf message without its description: what each field number holds, in order. Raises StreamError.
+
+    >>> message = Protobuf(b"\\x08\\x96\\x01\\x12\\x02hi")
+    >>> message.number(1), message.text(2), message.number(3), message.text(4)
+    (150, 'hi', 0, '')
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._numbers: dict[int, int] = {}
+        self._bytes: dict[int, list[bytes]] = {}
+        at = 0
+        while at < len(data):
+            key, at = parse_varint(data, at)
+            field, kind = key >> 3, key & 7
+            if kind == 0:
+                self._numbers[field], at = parse_varint(data, at)
+                continue
+            if kind == 2:
+                size, at = parse_varint(data, at)
+            elif kind in (1, 5):
+                size = 8 if kind == 1 else 4
+            else:
+                raise StreamError(f"a protobuf field of the unknown kind {kind}")
+            if at + size > len(data):
+                raise StreamError("a protobuf message is cut")
+            self._bytes.setdefault(field, []).append(data[at:at + size])
+            at += size
+
+    def __contains__(self, field: int) -> bool:
+        return field in self._numbers or field in self._bytes
+
+    def number(self, field: int) -> int:
+        """A number; 0 when absent."""
+        return self._numbers.get(field, 0)
+
+    def all(self, field: int) -> list[bytes]:
+        """Every value of a repeated field of bytes, text or messages."""
+        return self._bytes.get(field, [])
+
+    def data(self, field: int) -> bytes:
+        """Bytes, or a message; empty when absent."""
+        return self.all(field)[-1] if field in self._bytes else b""
+
+    def text(self, field: int) -> str:
+        """Text; empty when absent."""
+        return self.data(field).decode("utf-8", "replace")
+
+    def time(self, field: int) -> float:
+        """A timestamp in seconds; 0 when absent."""
+        stamp = Protobuf(self.data(field))
+        return stamp.number(1) + stamp.number(2) / 1e9
+
+
+def parse_varint(data: bytes, at: int) -> tuple[int, int]:
+    """A protobuf number and where it ends. Raises StreamError: it is cut or too long.
+
+    >>> parse_varint(b"\\xac\\x02", 0)
+    (300, 2)
+    """
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data):
+            raise StreamError("a protobuf number is cut")
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise StreamError("a protobuf number is too long")
+
+
+def render_field(field: int, data: bytes) -> bytes:
+    """One field of bytes, text or a message, as protobuf.
+
+    >>> render_field(1, b"hi")
+    b'\\n\\x02hi'
+    """
+    return render_varint(field << 3 | 2) + render_varint(len(data)) + data
+
+
+def render_varint(value: int) -> bytes:
+    """A number as protobuf writes it."""
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+class TraceParser:
+    """The lines of a build's answer to events, whichever builder sends them.
+
+    Source: moby/buildkit, api/services/control/control.proto, StatusResponse; the text of the classic builder and of
+    buildah, whose seconds are counted here with `clock`.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._trace = _VertexReader()
+        self._text = _TextReader(clock)
+        self._traced = False
+
+    def feed(self, line: JSON) -> list[BuildEvent]:
+        """What one line says. Raises StreamError: its trace is broken."""
+        import binascii
+
+        if line.get("id") == "moby.buildkit.trace":
+            self._traced = True
+            try:
+                data = binascii.a2b_base64(line.get("aux") or "")
+            except (binascii.Error, TypeError, ValueError) as error:
+                raise StreamError("the builder's trace is not base64") from error
+            return self._trace.read(data)
+        aux, detail = line.get("aux"), line.get("errorDetail")
+        if isinstance(aux, dict) and isinstance(aux.get("ID"), str):
+            return [ImageId(aux["ID"])]
+        if line.get("error") or isinstance(detail, dict):
+            message = str((isinstance(detail, dict) and detail.get("message")) or line.get("error"))
+            return self._fail(message)
+        if self._traced:
+            return []
+        if isinstance(line.get("stream"), str):
+            return self._text.read(line["stream"].encode("utf-8", "surrogateescape"))
+        return self._text.read_status(line)
+
+    def _fail(self, message: str) -> list[BuildEvent]:
+        import re
+
+        events = [] if self._traced else self._text.fail(message)
+        return [*events, BuildError(re.sub(f"^(?:{NOISE})+", "", message.strip()))]
+
+
+class _Vertex:
+    """A step of BuildKit's, as far as it was told."""
+
+    def __init__(self) -> None:
+        self.number, self.begun, self.ended = 0, 0.0, False
+        self.partial: dict[int, bytes] = {}  # of each of its two streams, the line that has no end yet
+
+
+class _VertexReader:
+    """BuildKit's trace to events. Steps are numbered as they start; what is told again changes nothing."""
+
+    def __init__(self) -> None:
+        self._vertices: dict[bytes, _Vertex] = {}
+        self._started = 0
+
+    def read(self, data: bytes) -> list[BuildEvent]:
+        """The events in one StatusResponse."""
+        response, known = Protobuf(data), len(self._vertices)
+        events: list[BuildEvent] = []
+        for raw in response.all(1):
+            events += self._read_vertex(Protobuf(raw))
+        for raw in response.all(2):
+            events += self._read_status(Protobuf(raw))
+        for raw in response.all(3):
+            events += self._read_log(Protobuf(raw))
+        for raw in response.all(4):
+            events += self._read_warning(Protobuf(raw))
+        if len(self._vertices) != known:
+            events.insert(0, StepsKnown(len(self._vertices)))
+        return events
+
+    def _read_vertex(self, told: Protobuf) -> Iterator[BuildEvent]:
+        vertex = self._vertices.setdefault(told.data(1), _Vertex())
+        if (5 in told or 6 in told) and not vertex.number:
+            self._started += 1
+            vertex.number, vertex.begun = self._started, told.time(5)
+            yield StepStarted(vertex.number, told.text(3))
+        if 6 not in told or vertex.ended:
+            return
+        vertex.ended = True
+        for stream, line in vertex.partial.items():
+            if line:
+                yield StepLog(vertex.number, line, max(0.0, told.time(6) - vertex.begun))
+            vertex.partial[stream] = b""
+        if 7 in told:
+            yield StepFailed(vertex.number, told.text(7))
+        elif told.number(4):
+            yield StepCached(vertex.number)
+        else:
+            yield StepDone(vertex.number, max(0.0, told.time(6) - vertex.begun) if vertex.begun else 0.0)
+
+    def _read_status(self, told: Protobuf) -> Iterator[BuildEvent]:
+        vertex = self._vertices.get(told.data(2))
+        if vertex and vertex.number and told.number(4):
+            yield Transfer(vertex.number, told.text(1), told.number(4), told.number(5), 8 in told)
+
+    def _read_log(self, told: Protobuf) -> Iterator[BuildEvent]:
+        vertex = self._vertices.get(told.data(1))
+        if not vertex or not vertex.number:
+            return
+        seconds = max(0.0, told.time(2) - vertex.begun)
+        *lines, rest = (vertex.partial.get(told.number(3), b"") + told.data(4)).split(b"\n")
+        if len(rest) > LOG_LINE:
+            lines, rest = [*lines, rest], b""
+        vertex.partial[told.number(3)] = rest
+        for line in lines:
+            yield StepLog(vertex.number, line, seconds)
+
+    @staticmethod
+    def _read_warning(told: Protobuf) -> Iterator[BuildEvent]:
+        line = Protobuf(Protobuf(told.data(7)).data(1)).number(1)
+        yield BuildWarning((f"line {line}: " if line else "") + told.text(3))
+
+
+class _TextReader:
+    """What the classic builder and buildah print, to events: one step after the other."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._held = b""
+        self._step, self._total, self._begun, self._over = 0, 0, 0.0, True
+        self._committing = False  # nothing but image ids is printed any more
+
+    def read(self, data: bytes) -> list[BuildEvent]:
+        """The events in a piece of text, which may end anywhere."""
+        import re
+
+        if self._held and re.match(BUILDER_NOTE, data.decode("utf-8", "replace")):
+            self._held += b"\n"  # the step's own output did not end its last line
+        *lines, self._held = (self._held + data).split(b"\n")
+        if len(self._held) > LOG_LINE:
+            lines, self._held = [*lines, self._held], b""
+        return [event for line in lines for event in self._read_line(line)]
+
+    def read_status(self, line: JSON) -> list[BuildEvent]:
+        """The events in a line of a pull, which the classic builder passes on."""
+        detail, what = line.get("progressDetail"), f"{line.get('id') or ''} {line.get('status') or ''}".strip()
+        if not self._step or not what:
+            return []
+        if isinstance(detail, dict) and isinstance(detail.get("current"), int):
+            total = detail.get("total")
+            return [Transfer(self._step, what, detail["current"], total if isinstance(total, int) else 0, False)]
+        return []
+
+    def fail(self, message: str) -> list[BuildEvent]:
+        """The step that runs has failed."""
+        events = [StepLog(self._step, self._held, self._clock() - self._begun)] if self._held and self._step else []
+        if self._over:
+            return [*events]
+        self._over, self._held = True, b""
+        return [*events, StepFailed(self._step, message)]
+
+    def _read_line(self, line: bytes) -> list[BuildEvent]:
+        import re
+
+        text = line.decode("utf-8", "replace").rstrip("\r")
+        found = re.fullmatch(r"(?:\[(\d+/\d+)\] )?S(?:TEP|tep) (\d+)/(\d+) ?: (.*)", text)
+        if found:
+            stage = f"{found[1]} " if found[1] else ""
+            return self._start(f"[{stage}{found[2]}/{found[3]}] {found[4]}", max(self._total, int(found[3])))
+        if re.fullmatch(r"COMMIT( .*)?", text) and self._step:
+            self._committing = True
+            return self._start("exporting to image", self._total)
+        if re.match(r"Successfully (built|tagged) ", text):
+            return self._end(StepDone(self._step, self._clock() - self._begun))
+        if re.match(r" ?-{2,3}> Using cache\b", text):
+            return self._end(StepCached(self._step))
+        if self._committing or re.match(BUILDER_NOTE, text) or (not text and self._over):
+            return []
+        return [StepLog(self._step, line.rstrip(b"\r"), self._clock() - self._begun)] if self._step else []
+
+    def _start(self, name: str, total: int) -> list[BuildEvent]:
+        events = self._end(StepDone(self._step, self._clock() - self._begun))
+        if total != self._total:
+            self._total = total
+            events.append(StepsKnown(total))
+        self._step, self._begun, self._over = self._step + 1, self._clock(), False
+        return [*events, StepStarted(self._step, name)]
+
+    def _end(self, event: BuildEvent) -> list[BuildEvent]:
+        if self._over:
+            return []
+        self._over = True
+        return [event]
+
+
+class _Step:
+    """A step as it is shown."""
+
+    def __init__(self, name: str, begun: float) -> None:
+        from collections import deque
+
+        self.name, self.begun, self.state, self.seconds = name, begun, "", -1.0  # no seconds yet: it runs
+        self.log: deque[bytes] = deque()
+        self.size, self.cut = 0, False
+        self.transfers: dict[str, Transfer] = {}
+
+    def keep(self, line: bytes) -> None:
+        """Remember a log line, and forget the oldest beyond LOG_KEPT bytes."""
+        self.log.append(line)
+        self.size += len(line) + 1
+        while self.size > LOG_KEPT and len(self.log) > 1:
+            self.size -= len(self.log.popleft()) + 1
+            self.cut = True
+
+    def end(self, state: str, seconds: float) -> None:
+        """Note how it ended; what only matters while it runs is dropped."""
+        self.state, self.seconds = state, seconds
+        self.transfers = {}
+
+
+class BuildProgress:
+    """The events of a build to what a person reads, in the manner of BuildKit's own client."""
+
+    def __init__(self, now: float, *, lines: int = 16, tail: int = 5) -> None:
+        self._begun, self._lines, self._tail = now, lines, tail
+        self._steps: dict[int, _Step] = {}
+        self._total, self._shown, self._failed = 0, 0, 0
+        self.sent = 0  # bytes of the context that were sent; the caller counts
+
+    def add(self, event: BuildEvent, now: float) -> list[str]:
+        """Take an event in; return the plain lines that tell it."""
+        if isinstance(event, StepsKnown):
+            self._total = event.total
+        elif isinstance(event, StepStarted):
+            self._steps[event.step] = _Step(event.name, now)
+            return self._plain(event.step)
+        elif isinstance(event, (StepCached, StepDone, StepFailed, StepLog, Transfer)) and event.step in self._steps:
+            return self._add_to_step(event, self._steps[event.step], now)
+        return []
+
+    def _add_to_step(self, event: StepCached | StepDone | StepFailed | StepLog | Transfer, step: _Step,
+                     now: float) -> list[str]:
+        if isinstance(event, StepLog):
+            step.keep(event.line)
+            return self._plain(event.step, f"{event.seconds:.3f} {plain_text(event.line)}".rstrip())
+        if isinstance(event, Transfer):
+            told = step.transfers.get(event.what)
+            step.transfers[event.what] = event
+            return self._plain(event.step, transfer_text(event)) if event.done and not (told and told.done) else []
+        if isinstance(event, StepFailed):
+            step.end("CANCELED" if event.canceled else "ERROR", now - step.begun)
+            if event.canceled:
+                return self._plain(event.step, "CANCELED")
+            self._failed = event.step
+            return self._plain(event.step, f"ERROR: {plain_text(event.message.encode())}")
+        if isinstance(event, StepCached):
+            step.end("CACHED", 0.0)
+            text = "CACHED"
+        else:
+            step.end("", event.seconds)
+            text = f"DONE {event.seconds:.1f}s"
+        step.log.clear()
+        return self._plain(event.step, text)
+
+    def _plain(self, number: int, *texts: str) -> list[str]:
+        """Lines about one step, under its name when the last lines were another one's."""
+        lines = []
+        if self._shown != number:
+            if self._shown:
+                running = self._steps[self._shown].seconds < 0
+                lines = [f"#{self._shown} ...", ""] if running else [""]
+            self._shown = number
+            lines.append(f"#{number} {plain_text(self._steps[number].name.encode())}")
+        return lines + [f"#{number} {text}" for text in texts]
+
+    def region(self, width: int, now: float) -> list[str]:
+        """The state of the build as a few lines for a terminal so many columns wide."""
+        running = [step for step in self._steps.values() if step.seconds < 0]
+        details = {id(step): self._details(step) for step in running}
+        done = len(self._steps) - len(running)
+        count = f" ({done}/{max(self._total, len(self._steps))})" if self._steps else ""
+        sent = f" sent {render_size(self.sent)}" if self.sent and not self._steps else ""
+        room = self._lines - 1 - len(running) - sum(map(len, details.values()))
+        ended = [step for step in self._steps.values() if step.seconds >= 0]
+        kept = {id(step) for step in ended[max(0, len(ended) - room):]} if room > 0 else set()
+        lines = []
+        for step in self._steps.values():
+            if step.seconds < 0 or id(step) in kept:
+                seconds = now - step.begun if step.seconds < 0 else step.seconds
+                name = f"{step.state} {step.name}".strip()
+                lines.append(fill_line(f" => {name}", f" {max(0.0, seconds):.1f}s", width))
+                lines += [fill_line(f" => => {text}", "", width) for text in details.get(id(step), ())]
+        head = fill_line(f"[+] Building {max(0.0, now - self._begun):.1f}s{count}{sent}", "", width)
+        return [head, *lines[-(self._lines - 1):]]
+
+    def _details(self, step: _Step) -> list[str]:
+        moving = [transfer_text(transfer) for transfer in step.transfers.values() if not transfer.done]
+        tail = list(step.log)[-self._tail:] if step.log else []
+        return moving[-self._tail:] or [f"# {plain_text(line)}" for line in tail]
+
+    def failure(self) -> list[str]:
+        """The step that failed and its whole log, as far as it was kept; empty when none did."""
+        if not self._failed:
+            return []
+        step = self._steps[self._failed]
+        cut = ["[earlier output was left out]"] if step.cut else []
+        log = [plain_text(line) for line in step.log]
+        return ["------", f" > {plain_text(step.name.encode())}:", *cut, *log, "------"]
+
+
+def transfer_text(transfer: Transfer) -> str:
+    """How far a transfer is, for people.
+
+    >>> transfer_text(Transfer(1, "sha256:" + "0123456789abcdef" * 4, 1_500_000, 3_000_000, False))
+    'sha256:0123456789ab 1.5 MB / 3.0 MB'
+    """
+    what = transfer.what[:19] if transfer.what.startswith("sha256:") else transfer.what
+    total = f" / {render_size(transfer.total)}" if transfer.total else ""
+    return f"{plain_text(what.encode())} {render_size(transfer.current)}{total}{' done' if transfer.done else ''}"
+
+
+def plain_text(line: bytes) -> str:
+    r"""A log line as text: colours and other control characters gone, and what a carriage return overwrote.
+
+    >>> plain_text(b"\x1b[91m10%\r\x1b[2Kwarn\x07ing\tdone\x1b[0m\r")
+    'warning done'
+    """
+    import re
+
+    text = re.sub(rb"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])", b"", line).rstrip(b"\r")
+    whole = text[text.rfind(b"\r") + 1:].decode("utf-8", "replace").expandtabs(1)
+    return "".join(char for char in whole if char.isprintable())
+
+
+def fill_line(left: str, right: str, width: int) -> str:
+    """Both texts on one line of that width, the left one cut or filled up; wide characters count twice.
+
+    >>> fill_line(" => [1/2] RUN something long", " 1.2s", 20), fill_line(" => \u5bb6", "1s", 10)
+    (' => [1/2] RUN s 1.2s', ' => \u5bb6  1s')
+    """
+    room = max(0, width - len(right))
+    left = plain_text(left.encode("utf-8", "replace"))
+    if left.isascii():
+        return left[:room].ljust(room if right else 0) + right
+    kept, used = "", 0
+    for char in left:
+        used += columns(char)
+        if used > room:
+            used -= columns(char)
+            break
+        kept += char
+    return kept + (" " * (room - used) + right if right else "")
+
+
+def columns(char: str) -> int:
+    """How many columns of a terminal a character takes."""
+    import unicodedata
+
+    return 0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
 # == 11. Engine ===============================================================
@@ -7833,20 +8379,6 @@ class PullProgress:
         return ", ".join(texts)
 
 
-def render_size(count: int) -> str:
-    """A number of bytes for people.
-
-    >>> render_size(999), render_size(1_500_000), render_size(12_345_678_901)
-    ('999 B', '1.5 MB', '12.3 GB')
-    """
-    size, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if size < 1000:
-            break
-        size, unit = size / 1000, larger
-    return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
-
-
 def pull_image(engine: Engine, image: str, console: Console, environ: Mapping[str, str], home: str,
                *, platform: str = "") -> None:
     """Pull an image with the user's credentials, showing how far it is. Raises EngineError; UsageError: no such name.
@@ -7875,6 +8407,445 @@ def pull_image(engine: Engine, image: str, console: Console, environ: Mapping[st
 
 
 # == 12. Session ==============================================================
+# In: the bytes of the stream on which BuildKit asks for what a build needs: secrets, registry credentials, a sign of
+# life. Out: our answers. It is gRPC on HTTP/2 with the builder as the client; Session is that as a pure machine, bytes
+# to bytes, and SessionPump is what carries the bytes, in a thread, since the build's own answer is read meanwhile.
+# What we do not offer is answered "unimplemented" and an unknown secret "not found"; BuildKit lives with both.
+
+# The Huffman code of RFC 7541 is canonical: for each length in bits its symbols, in order.
+HUFFMAN_SYMBOLS = {
+    5: b"012aceiost", 6: b" %-./3456789=A_bdfghlmnpru", 7: b":BCDEFGHIJKLMNOPQRSTUVWYjkqvwxyz", 8: b"&*,;XZ",
+    10: b"!\"()?", 11: b"'+|", 12: b"#>", 13: b"\0$@[]~", 14: b"^}", 15: b"<`{", 19: b"\\\xc3\xd0",
+    20: b"\x80\x82\x83\xa2\xb8\xc2\xe0\xe2", 21: b"\x99\xa1\xa7\xac\xb0\xb1\xb3\xd1\xd8\xd9\xe3\xe5\xe6",
+    22: b"\x81\x84\x85\x86\x88\x92\x9a\x9c\xa0\xa3\xa4\xa9\xaa\xad\xb2\xb5\xb9\xba\xbb\xbd\xbe\xc4\xc6\xe4\xe8\xe9",
+    23: b"\x01\x87\x89\x8a\x8b\x8c\x8d\x8f\x93\x95\x96\x97\x98\x9b\x9d\x9e\xa5\xa6\xa8\xae\xaf\xb4\xb6\xb7\xbc\xbf\xc5"
+        b"\xe7\xef",
+    24: b"\t\x8e\x90\x91\x94\x9f\xab\xce\xd7\xe1\xec\xed", 25: b"\xc7\xcf\xea\xeb",
+    26: b"\xc0\xc1\xc8\xc9\xca\xcd\xd2\xd5\xda\xdb\xee\xf0\xf2\xf3\xff",
+    27: b"\xcb\xcc\xd3\xd4\xd6\xdd\xde\xdf\xf1\xf4\xf5\xf6\xf7\xf8\xfa\xfb\xfc\xfd\xfe",
+    28: b"\2\3\4\5\6\7\x08\x0b\x0c\x0e\x0f\x10\x11\x12\x13\x14\x15\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f\x7f\xdc\xf9",
+    30: b"\n\r\x16",
+}
+STATIC_HEADERS = """:authority|:method GET|:method POST|:path /|:path /index.html|:scheme http|:scheme https|
+:status 200|:status 204|:status 206|:status 304|:status 400|:status 404|:status 500|accept-charset|
+accept-encoding gzip, deflate|accept-language|accept-ranges|accept|access-control-allow-origin|age|allow|
+authorization|cache-control|content-disposition|content-encoding|content-language|content-length|content-location|
+content-range|content-type|cookie|date|etag|expect|expires|from|host|if-match|if-modified-since|if-none-match|
+if-range|if-unmodified-since|last-modified|link|location|max-forwards|proxy-authenticate|proxy-authorization|range|
+referer|refresh|retry-after|server|set-cookie|strict-transport-security|transfer-encoding|user-agent|vary|via|
+www-authenticate""".replace("\n", "").split("|")
+
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 1, 1, 4, 8, 32  # flags of those frames
+FRAME_LIMIT = 1 << 14  # bytes of a frame that we take, as HTTP/2 has it unless told otherwise
+REQUEST_LIMIT = 1 << 20  # bytes of a request, of its headers too; real ones have a few dozen
+STREAM_LIMIT = 1000  # requests that are open at once
+
+HEALTH = "/grpc.health.v1.Health/Check"
+GET_SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
+CREDENTIALS = "/moby.filesync.v1.Auth/Credentials"
+NOT_FOUND, UNKNOWN, UNIMPLEMENTED, INTERNAL = 5, 2, 12, 13  # gRPC's own numbers
+
+
+class HpackDecoder:
+    """The header blocks of one HTTP/2 connection to headers, in order. Source: RFC 7541.
+
+    >>> HpackDecoder().decode(bytes.fromhex("828684418cf1e3c2e5f23a6ba0ab90f4ff"))[-1]
+    (':authority', 'www.example.com')
+    """
+
+    def __init__(self, limit: int = 4096) -> None:
+        self._limit = self._allowed = limit
+        self._table: list[tuple[str, str]] = []
+        self._codes: dict[tuple[int, int], int] = {}
+        code = last = 0
+        for length, symbols in HUFFMAN_SYMBOLS.items():
+            code, last = code << (length - last), length
+            for symbol in symbols:
+                self._codes[length, code] = symbol
+                code += 1
+
+    def decode(self, block: bytes) -> list[tuple[str, str]]:
+        """The headers in a whole block. Raises StreamError: it breaks the format."""
+        headers, at = [], 0
+        while at < len(block):
+            first = block[at]
+            if first & 0x80:
+                index, at = self._read_number(block, at, 7)
+                headers.append(self._look_up(index))
+            elif first & 0xE0 == 0x20:
+                size, at = self._read_number(block, at, 5)
+                if size > self._allowed or headers:
+                    raise StreamError("a header table is resized against the rules")
+                self._limit = size
+                self._evict()
+            else:
+                index, at = self._read_number(block, at, 6 if first & 0x40 else 4)
+                if index:
+                    name = self._look_up(index)[0]
+                else:
+                    name, at = self._read_text(block, at)
+                value, at = self._read_text(block, at)
+                headers.append((name, value))
+                if first & 0x40:
+                    self._table.insert(0, (name, value))
+                    self._evict()
+        return headers
+
+    def _evict(self) -> None:
+        while sum(len(name) + len(value) + 32 for name, value in self._table) > self._limit:
+            self._table.pop()
+
+    def _look_up(self, index: int) -> tuple[str, str]:
+        if 0 < index <= len(STATIC_HEADERS):
+            name, _, value = STATIC_HEADERS[index - 1].partition(" ")
+            return name, value
+        index -= len(STATIC_HEADERS) + 1
+        if not 0 <= index < len(self._table):
+            raise StreamError("a header refers to none")
+        return self._table[index]
+
+    @staticmethod
+    def _read_number(block: bytes, at: int, bits: int) -> tuple[int, int]:
+        mask = (1 << bits) - 1
+        if at >= len(block):
+            raise StreamError("a header is cut")
+        value, at = block[at] & mask, at + 1
+        if value < mask:
+            return value, at
+        for shift in range(0, 35, 7):
+            if at >= len(block):
+                raise StreamError("a header is cut")
+            byte, at = block[at], at + 1
+            value += (byte & 127) << shift
+            if byte < 128:
+                return value, at
+        raise StreamError("a number in a header is too long")
+
+    def _read_text(self, block: bytes, at: int) -> tuple[str, int]:
+        packed = at < len(block) and block[at] & 0x80
+        size, at = self._read_number(block, at, 7)
+        data = block[at:at + size]
+        if len(data) < size:
+            raise StreamError("a header is cut")
+        return (self._unpack(data) if packed else data).decode("latin-1"), at + size
+
+    def _unpack(self, data: bytes) -> bytes:
+        out, code, length = bytearray(), 0, 0
+        for byte in data:
+            for bit in range(7, -1, -1):
+                code, length = code << 1 | byte >> bit & 1, length + 1
+                symbol = self._codes.get((length, code))
+                if symbol is not None:
+                    out.append(symbol)
+                    code = length = 0
+        if length > 7 or code != (1 << length) - 1:
+            raise StreamError("a header's Huffman code is broken")
+        return bytes(out)
+
+
+def render_headers(headers: Iterable[tuple[str, str]]) -> bytes:
+    """Headers as a block that needs no table and no Huffman code.
+
+    >>> HpackDecoder().decode(render_headers([("grpc-status", "0"), ("x", "y" * 300)]))[1] == ("x", "y" * 300)
+    True
+    """
+    out = bytearray()
+    for header in headers:
+        out.append(0)
+        for text in header:
+            data = text.encode("latin-1")
+            if len(data) < 127:
+                out.append(len(data))
+            else:
+                out += b"\x7f" + render_varint(len(data) - 127)
+            out += data
+    return bytes(out)
+
+
+class RpcReply(NamedTuple):
+    """What a method answers: a message, or a gRPC status other than 0 and why."""
+
+    data: bytes = b""
+    status: int = 0
+    why: str = ""
+
+
+Method = Callable[[bytes], RpcReply]
+Credentials = Callable[[str], Any]  # a registry's host to (user, secret), or to nothing
+
+
+def session_methods(secrets: Mapping[str, Callable[[], bytes]], credentials: Credentials | None) -> dict[str, Method]:
+    """The methods that a build may call, by path. Source: moby/buildkit, session/secrets and session/auth, *.proto."""
+    def get_secret(request: bytes) -> RpcReply:
+        name = Protobuf(request).text(1)
+        if name not in secrets:
+            return RpcReply(status=NOT_FOUND, why=f"secret {name}: not found")
+        return RpcReply(render_field(1, secrets[name]()))
+
+    def get_credentials(request: bytes) -> RpcReply:
+        found = credentials(Protobuf(request).text(1)) if credentials else None
+        texts = enumerate(found or (), 1)
+        return RpcReply(b"".join(render_field(field, text.encode()) for field, text in texts if text))
+
+    return {HEALTH: lambda request: RpcReply(b"\x08\x01"), GET_SECRET: get_secret, CREDENTIALS: get_credentials}
+
+
+def session_headers(uuid: str, methods: Iterable[str]) -> list[tuple[str, str]]:
+    """The headers that announce a session to the engine."""
+    return [("X-Docker-Expose-Session-Uuid", uuid), ("X-Docker-Expose-Session-Name", "cog"),
+            ("X-Docker-Expose-Session-Sharedkey", ""),
+            *(("X-Docker-Expose-Session-Grpc-Method", method) for method in methods)]
+
+
+class _Request:
+    """One request on its own HTTP/2 stream, and the answer as far as it is not sent."""
+
+    def __init__(self, window: int) -> None:
+        self.window = window  # bytes that the peer still takes on this stream
+        self.block, self.path, self.body = b"", "", b""
+        self.whole = False  # the headers are there
+        self.ended = False  # and so is all else
+        self.answer, self.trailer = b"", b""
+
+
+class Session:
+    """BuildKit's session as a machine: `feed` takes what it sent and returns what to send back. No I/O.
+
+    Source: RFC 9113 and grpc/grpc, doc/PROTOCOL-HTTP2.md.
+    """
+
+    def __init__(self, methods: Mapping[str, Method]) -> None:
+        self._methods = methods
+        self._hpack = HpackDecoder()
+        self._held, self._out = b"", bytearray()
+        self._greeted, self._open_headers = False, 0  # the stream whose headers still go on
+        self._requests: dict[int, _Request] = {}
+        self._last = 0
+        self._window, self._first_window, self._frame_limit = 65535, 65535, FRAME_LIMIT
+        self.calls: list[tuple[str, int]] = []  # what was asked since the caller last looked, and the answer's status
+        self.ended = False  # the peer said that it is going
+
+    def feed(self, data: bytes) -> bytes:
+        """The bytes to send in answer to these. Raises StreamError: the peer breaks the protocol."""
+        self._held += data
+        if not self._greeted:
+            start = self._held[:len(HTTP2_PREFACE)]
+            if not HTTP2_PREFACE.startswith(start):
+                raise StreamError("the builder's session does not speak HTTP/2")
+            if len(start) < len(HTTP2_PREFACE):
+                return b""
+            self._greeted, self._held = True, self._held[len(start):]
+            self._send(SETTINGS, 0, 0)
+        at = 0
+        while len(self._held) - at >= 9:
+            size = int.from_bytes(self._held[at:at + 3], "big")
+            if size > FRAME_LIMIT:
+                raise StreamError("the builder's session sends a frame that is too large")
+            if len(self._held) - at - 9 < size:
+                break
+            kind, flags = self._held[at + 3], self._held[at + 4]
+            stream = int.from_bytes(self._held[at + 5:at + 9], "big") & 0x7FFFFFFF
+            self._take(kind, flags, stream, self._held[at + 9:at + 9 + size])
+            at += 9 + size
+        self._held = self._held[at:]
+        self._flush()
+        out, self._out = bytes(self._out), bytearray()
+        return out
+
+    def _send(self, kind: int, flags: int, stream: int, payload: bytes = b"") -> None:
+        self._out += len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+    def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        """One frame."""
+        if self._open_headers and (kind != CONTINUATION or stream != self._open_headers):
+            raise StreamError("the builder's session breaks off its headers")
+        if kind == SETTINGS and not flags & ACK:
+            self._take_settings(payload)
+        elif kind == PING and not flags & ACK:
+            self._send(PING, ACK, 0, payload)
+        elif kind == GOAWAY:
+            self.ended = True
+        elif kind == WINDOW_UPDATE:
+            self._take_window(stream, payload)
+        elif kind == RST_STREAM:
+            self._requests.pop(stream, None)
+        elif kind in (HEADERS, CONTINUATION):
+            self._take_headers(kind, flags, stream, payload)
+        elif kind == DATA:
+            self._take_data(flags, stream, payload)
+
+    def _take_settings(self, payload: bytes) -> None:
+        if len(payload) % 6:
+            raise StreamError("the builder's session sends settings that are cut")
+        for at in range(0, len(payload), 6):
+            name, value = int.from_bytes(payload[at:at + 2], "big"), int.from_bytes(payload[at + 2:at + 6], "big")
+            if name == 4:
+                for request in self._requests.values():
+                    request.window += value - self._first_window
+                self._first_window = value
+            elif name == 5:
+                self._frame_limit = max(value, FRAME_LIMIT)
+        self._send(SETTINGS, ACK, 0)
+
+    def _take_window(self, stream: int, payload: bytes) -> None:
+        more = int.from_bytes(payload, "big") & 0x7FFFFFFF
+        if stream == 0:
+            self._window += more
+        elif stream in self._requests:
+            self._requests[stream].window += more
+
+    def _take_headers(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if kind == HEADERS:
+            payload = unpad(flags, payload)
+            payload = payload[5:] if flags & PRIORITY else payload
+            if stream % 2 == 0 or (stream <= self._last and stream not in self._requests):
+                raise StreamError("the builder's session opens a stream against the rules")
+            self._last = max(self._last, stream)
+            request = self._requests.setdefault(stream, _Request(self._first_window))
+            request.ended = request.ended or bool(flags & END_STREAM)
+        elif not self._open_headers:
+            raise StreamError("the builder's session goes on with headers that it never began")
+        request = self._requests[stream]
+        request.block += payload
+        if len(request.block) > REQUEST_LIMIT or len(self._requests) > STREAM_LIMIT:
+            raise StreamError("the builder's session asks for too much")
+        self._open_headers = 0 if flags & END_HEADERS else stream
+        if flags & END_HEADERS:
+            headers = dict(self._hpack.decode(request.block))
+            request.path = request.path or headers.get(":path", "")
+            request.block, request.whole = b"", True
+            self._answer_if_whole(stream, request)
+
+    def _take_data(self, flags: int, stream: int, payload: bytes) -> None:
+        if payload:  # padding counts as well
+            self._send(WINDOW_UPDATE, 0, 0, len(payload).to_bytes(4, "big"))
+        request = self._requests.get(stream)
+        if request is None:
+            return
+        if payload and not flags & END_STREAM:
+            self._send(WINDOW_UPDATE, 0, stream, len(payload).to_bytes(4, "big"))
+        request.body += unpad(flags, payload)
+        if len(request.body) > REQUEST_LIMIT:
+            raise StreamError("the builder's session asks for too much")
+        request.ended = bool(flags & END_STREAM)
+        self._answer_if_whole(stream, request)
+
+    def _answer_if_whole(self, stream: int, request: _Request) -> None:
+        if not (request.whole and request.ended) or request.trailer:
+            return
+        reply = self._call(request.path, request.body)
+        self.calls.append((request.path, reply.status))
+        head = [(":status", "200"), ("content-type", "application/grpc")]
+        tail = [("grpc-status", str(reply.status))]
+        tail += [("grpc-message", quote_message(reply.why))] if reply.why else []
+        if reply.status:
+            self._send(HEADERS, END_HEADERS | END_STREAM, stream, render_headers(head + tail))
+            del self._requests[stream]
+            return
+        self._send(HEADERS, END_HEADERS, stream, render_headers(head))
+        request.answer = b"\0" + len(reply.data).to_bytes(4, "big") + reply.data
+        request.trailer = render_headers(tail)
+
+    def _call(self, path: str, body: bytes) -> RpcReply:
+        method = self._methods.get(path)
+        if method is None:
+            return RpcReply(status=UNIMPLEMENTED, why=f"unknown method {path}")
+        if len(body) < 5 or body[0] or int.from_bytes(body[1:5], "big") != len(body) - 5:
+            return RpcReply(status=INTERNAL, why="not one plain message")
+        try:
+            return method(body[5:])
+        except (CogError, OSError) as error:
+            return RpcReply(status=UNKNOWN, why=str(error))
+
+    def _flush(self) -> None:
+        """Send what the peer's windows let through."""
+        for stream, request in list(self._requests.items()):
+            while request.answer:
+                size = min(len(request.answer), self._frame_limit, self._window, request.window)
+                if size <= 0:
+                    break
+                self._send(DATA, 0, stream, request.answer[:size])
+                request.answer = request.answer[size:]
+                self._window -= size
+                request.window -= size
+            if request.trailer and not request.answer:
+                self._send(HEADERS, END_HEADERS | END_STREAM, stream, request.trailer)
+                del self._requests[stream]
+
+
+def unpad(flags: int, payload: bytes) -> bytes:
+    """A frame's payload without its padding. Raises StreamError: there is more padding than payload."""
+    if not flags & PADDED:
+        return payload
+    if not payload or payload[0] > len(payload) - 1:
+        raise StreamError("the builder's session pads a frame beyond its end")
+    return payload[1:len(payload) - payload[0]]
+
+
+def quote_message(text: str) -> str:
+    """A message as a gRPC header carries it: printable ASCII, the rest percent-encoded.
+
+    >>> quote_message("100% für\\n")
+    '100%25 f%C3%BCr%0A'
+    """
+    return "".join(chr(byte) if 32 <= byte < 127 and byte != 37 else f"%{byte:02X}"
+                   for byte in text.encode("utf-8", "replace"))
+
+
+class SessionPump:
+    """A session that is being served, in a thread of its own, from `with` to the end of its block."""
+
+    def __init__(self, session: Session, transport: Transport,
+                 debug: Callable[[str], None] = lambda text: None) -> None:
+        import threading
+
+        self._session, self._transport, self._debug = session, transport, debug
+        self._wake_read, self._wake = os.pipe()
+        self._thread = threading.Thread(target=self._run, name="build session", daemon=True)
+
+    def __enter__(self) -> SessionPump:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._wake)
+        self._thread.join(2)  # longer only where a credential helper hangs
+        os.close(self._wake_read)
+        self._transport.close()
+
+    def _run(self) -> None:
+        try:
+            self._serve()
+        except (CogError, OSError) as error:  # the build itself will say that it lost its session
+            self._debug(f"build session: {error}")
+
+    def _serve(self) -> None:
+        import select
+
+        out = b""
+        while not self._session.ended or out:
+            if not self._transport.pending():
+                peer, wake = self._transport.fileno(), self._wake_read
+                readable, _, _ = select.select([peer, wake], [peer] if out else [], [])
+                if wake in readable:
+                    return
+            try:
+                data = self._transport.recv(1 << 16)
+                if not data:
+                    return
+                out += self._session.feed(data)
+            except BlockingIOError:
+                pass
+            for path, status in self._session.calls:
+                self._debug(f"build session: {path}: {status}")
+            self._session.calls.clear()
+            if out:
+                try:
+                    out = out[self._transport.send(out):]
+                except BlockingIOError:
+                    pass
 
 
 # == 13. Helper ===============================================================
@@ -9666,6 +10637,167 @@ class ContainerHost:
         self.loop.close()
         if self._guardian is not None:
             self._guardian.dismiss()
+
+
+# -- building an image
+
+
+class BuildView:
+    """What a user sees of a build: a live region that keeps time, or plain lines, or only the log of a failure."""
+
+    def __init__(self, console: Console, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        import threading
+
+        self._console, self._quiet, self._clock = console, quiet, clock
+        self._live = console.live and not quiet
+        self._progress, self._parser = BuildProgress(clock()), TraceParser(clock)
+        self._over, self._lock = threading.Event(), threading.Lock()
+        self._ticker = threading.Thread(target=self._tick, name="build progress", daemon=True)
+        self._drawn = 0.0
+        self.image, self.error = "", ""
+
+    def __enter__(self) -> BuildView:
+        if self._live:
+            self._ticker.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._live:
+            self._ticker.join()
+            self._console.region([])
+
+    def count(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """The context as it is sent, counted."""
+        for piece in pieces:
+            yield piece
+            self._progress.sent += len(piece)
+
+    def take(self, line: JSON) -> None:
+        """Show one line of the builder's. Raises StreamError: it is broken."""
+        for event in self._parser.feed(line):
+            with self._lock:
+                lines = self._progress.add(event, self._clock())
+                if self._live:
+                    self._draw(due=0.05)
+                elif not self._quiet:
+                    for text in lines:
+                        self._console.info(text)
+            if isinstance(event, ImageId):
+                self.image = event.id
+            elif isinstance(event, BuildError):
+                self.error = event.message
+            elif isinstance(event, BuildWarning):
+                self._console.debug(f"build: {event.text}")
+
+    def show_failure(self) -> None:
+        """Show the log of the step that failed, where it was not shown while it came."""
+        if self._live or self._quiet:
+            for text in self._progress.failure():
+                self._console.log(text.encode("utf-8", "replace") + b"\n")
+
+    def _tick(self) -> None:
+        while not self._over.wait(0.1):
+            with self._lock:
+                self._draw()
+
+    def _draw(self, due: float = 0.0) -> None:
+        import shutil
+
+        now = self._clock()
+        if now - self._drawn >= due:
+            self._drawn = now
+            self._console.region(self._progress.region(max(20, shutil.get_terminal_size().columns) - 1, now))
+
+
+def build_image(engine: Engine, console: Console, *, query: Mapping[str, str], context: Iterable[bytes],
+                secrets: Mapping[str, Callable[[], bytes]] | None = None, credentials: Credentials | None = None,
+                registries: Collection[str] = (), quiet: bool = False) -> str:
+    """The id of the image that a context builds, shown as it comes about; with `quiet` only a failure is shown.
+
+    A session is opened where secrets or credentials are given; Podman, which has none, gets the secrets as files beside
+    the context and the credentials of the registries that are named. Whatever ends this function ends the build.
+    Raises BuildFailed: a step failed, its log was shown; EngineError; StreamError: the answer was cut.
+    """
+    import contextlib
+
+    secrets = secrets or {}
+    wanted = {"version": "2", "rm": "1", "forcerm": "1", **query}
+    headers: list[tuple[str, str]] = []
+    with contextlib.ExitStack() as stack:
+        view = stack.enter_context(BuildView(console, quiet=quiet))
+        pieces = view.count(context)
+        if engine.is_podman:
+            pieces, more = podman_secrets(pieces, secrets)
+            wanted.update(more)
+            headers = registry_config(credentials, registries)
+        elif secrets or credentials:
+            wanted["session"] = os.urandom(16).hex()
+            stack.enter_context(open_session(engine, wanted["session"], secrets, credentials, console.debug))
+        try:
+            lines = engine.image_build(wanted, pieces, headers)
+        except EngineError as error:
+            raise BuildFailed(f"the build could not begin: {error.message}", hint=build_hint(error.message)) from error
+        with contextlib.closing(lines):  # type: ignore[type-var]
+            for line in lines:
+                view.take(line)
+    if view.error:
+        view.show_failure()
+        raise BuildFailed(f"the build failed: {view.error}", hint=build_hint(view.error))
+    if not view.image:
+        raise StreamError("the build ended without an image and without an error")
+    return view.image
+
+
+def open_session(engine: Engine, uuid: str, secrets: Mapping[str, Callable[[], bytes]], credentials: Credentials | None,
+                 debug: Callable[[str], None]) -> SessionPump:
+    """A session for one build, to be entered. Raises EngineError: the engine has none."""
+    methods = session_methods(secrets, credentials)
+    return SessionPump(Session(methods), engine.session_open(session_headers(uuid, methods)), debug)
+
+
+def podman_secrets(context: Iterable[bytes],
+                   secrets: Mapping[str, Callable[[], bytes]]) -> tuple[Iterator[bytes], dict[str, str]]:
+    """The context with the secrets in front of it, and the query that keeps them out of the image."""
+    import itertools
+    import json
+
+    if not secrets:
+        return iter(context), {}
+    places = {name: f"podman-build-secret{number}" for number, name in enumerate(sorted(secrets))}
+    files = (tar_file(place, secrets[name](), 0o600) for name, place in places.items())
+    given = [f"id={name},src={place}" for name, place in places.items()]
+    return itertools.chain(files, context), {"secrets": json.dumps(given)}
+
+
+def registry_config(credentials: Credentials | None, registries: Collection[str]) -> list[tuple[str, str]]:
+    """The header that gives a builder without sessions its credentials; none where there are none."""
+    import base64
+    import json
+
+    found = {host: credentials(host) for host in registries} if credentials else {}
+    config = {host: {"username": pair[0], "password": pair[1]} for host, pair in found.items() if pair}
+    if not config:
+        return []
+    return [("X-Registry-Config", base64.urlsafe_b64encode(json.dumps(config).encode()).decode())]
+
+
+def build_hint(message: str) -> str:
+    """What to do about a failed build, judged by the builder's words; empty where only the log can tell.
+
+    >>> build_hint("write /x: no space left on device")
+    'the engine has no room left; remove what it keeps for builds (docker builder prune) or unused images'
+    """
+    import re
+
+    if "no space left on device" in message:
+        return "the engine has no room left; remove what it keeps for builds (docker builder prune) or unused images"
+    no_base = (r"failed to resolve source metadata|failed to load metadata|/v2/\S*manifests/|pull access denied|"
+               r"no such image|manifest unknown|failed to copy|initializing source docker://|no active sessions")
+    if re.search(no_base, message, re.I):
+        return ("the base image cannot be had: --base-image NAME takes one that the engine has, "
+                "--engine none runs without an image")
+    return ""
 
 
 # == 15. Prediction ===========================================================
