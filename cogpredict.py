@@ -9022,7 +9022,7 @@ def helper_length(head: bytes) -> int | None:
     """The Content-Length of an HTTP head, None if it has none."""
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
-        if name.strip().lower() == b"content-length" and value.strip().isdigit():
+        if name.strip().lower() == b"content-length" and value.strip().isdigit() and len(value) < 20:
             return int(value)
     return None
 
@@ -9614,20 +9614,24 @@ class Source:
         self.stream, self.on_data, self.on_end, self.on_room = stream, on_data, on_end, on_room
         self.queue: deque[memoryview] = deque()
         self.queued = 0
-        self.open = True
+        self.open, self.broken = True, False  # broken: nothing more can be written, what the peer said last can be read
 
     def send(self, data: bytes) -> None:
         """Queue bytes; the loop writes them."""
-        if self.open and data:
+        if self.open and not self.broken and data:
             self.queue.append(memoryview(data))
             self.queued += len(data)
 
     def write(self) -> None:
-        """Write what the stream takes. Raises OSError, StreamError: it is broken."""
+        """Write what the stream takes."""
         while self.queue:
             try:
                 count = self.stream.send(self.queue[0])
             except BlockingIOError:
+                return
+            except (OSError, StreamError):
+                self.broken, self.queued = True, 0
+                self.queue.clear()
                 return
             self.queued -= count
             if count < len(self.queue[0]):
@@ -10150,6 +10154,15 @@ class JSONReader(Protocol):
         """The document. Raises StreamError."""
 
 
+def parse_index(text: str, count: int) -> int | None:
+    """A number below the count, as its digits in a URL say.
+
+    >>> parse_index("2", 3), parse_index("3", 3), parse_index("-1", 3)
+    (2, None, None)
+    """
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 and int(text) < count else None
+
+
 class Lane:
     """The HTTP server behind the helper's listener: file inputs out, uploads and webhooks in.
 
@@ -10192,7 +10205,7 @@ class Lane:
         >>> lane.upload_number("http://127.0.0.1:1/t/out/12/a.png")
         """
         number = url[len(self.url("out/")):].partition("/")[0] if url.startswith(self.url("out/")) else ""
-        return int(number) if number.isdigit() and int(number) < self.uploads else None
+        return parse_index(number, self.uploads)
 
     def open_uploads(self) -> int:
         """How many uploads have begun and not ended."""
@@ -10272,9 +10285,10 @@ class LaneConnection:
             self._respond("200 OK")
 
     def _begin_file(self, method: str, number: str) -> None:
-        if not number.isdigit() or int(number) >= len(self._lane.files):
+        index = parse_index(number, len(self._lane.files))
+        if index is None:
             return
-        open_file, size = self._lane.files[int(number)]
+        open_file, size = self._lane.files[index]
         headers = {"Content-Type": "application/octet-stream"}
         if size is not None:
             headers["Content-Length"] = str(size)
