@@ -614,8 +614,8 @@ TORCH_ROWS = """
 TENSORFLOW_ROWS = """
 2.4.0 11.0 8 3.7-3.8 | 2.5.0 11.2 8 3.7-3.9 | 2.6.0 11.2 8 3.7-3.9 | 2.7.0 11.2 8 3.7-3.9 | 2.8.0 11.2 8 3.7-3.10 |
 2.9.0 11.2 8 3.7-3.10 | 2.10.0 11.2 8 3.7-3.10 | 2.11.0 11.2 8 3.7-3.10 | 2.12.0 11.8 8 3.8-3.11 |
-2.13.0 11.8 8 3.8-3.11 | 2.14.0 11.8 8 3.9-3.11 | 2.15.0 12.2 8 3.9-3.11 | 2.16.1 12.3 9 3.9-3.12 |
-2.17.0 12.3 9 3.9-3.12 | 2.18.0 12.5 9 3.9-3.12 | 2.19.0 12.5 9 3.9-3.12 | 2.20.0 12.5 9 3.9-3.13 |
+2.13.0 11.8 8 3.8-3.11 | 2.14.0 11.8 8 3.9-3.11 | 2.15.0 12.2 8 3.9-3.11 | 2.16.1 12.3 8 3.9-3.12 |
+2.17.0 12.3 8 3.9-3.12 | 2.18.0 12.5 9 3.9-3.12 | 2.19.0 12.5 9 3.9-3.12 | 2.20.0 12.5 9 3.9-3.13 |
 2.21.0 12.5 9 3.10-3.13"""
 # apt names that newer distributions dropped, and what every supported one has in their place.
 APT_SUCCESSORS = {
@@ -1035,6 +1035,8 @@ def unknown_key(name: str, path: str, keys: tuple[str, ...]) -> str:
 
 def compose_yaml(text: str, file_name: str) -> Any:
     """The root node of a YAML text, None when it is empty. Raises ConfigError: not YAML, or not one document."""
+    import re
+
     import yaml
 
     try:
@@ -1042,6 +1044,9 @@ def compose_yaml(text: str, file_name: str) -> Any:
     except RecursionError as error:
         raise ConfigError(f"{file_name}:1: nested too deeply; cog.yaml has three levels") from error
     except yaml.MarkedYAMLError as error:
+        spaced = re.sub(r"(?m)(?<=\S)[ \t]*\t[ \t]*", " ", text)  # other readers of YAML take a tab between words
+        if "\\t" in str(error.problem) and spaced != text:
+            return compose_yaml(spaced, file_name)
         mark = error.context_mark if "simple key" in str(error.context) else error.problem_mark
         line = mark.line + 1 if mark else 1
         raise ConfigError(f"{file_name}:{line}: {explain_yaml(text, line, str(error.problem))}") from error
@@ -1412,8 +1417,10 @@ def read_config(path: str) -> Config:
     project, file_name = os.path.split(os.path.abspath(path))
 
     def read(name: str) -> str:
-        with open(os.path.join(project, name), encoding="utf-8") as file:
-            return file.read()
+        with open(os.path.join(project, name), "rb") as file:
+            data = file.read()
+        wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))  # as some shells write `pip freeze > requirements.txt`
+        return data.decode("utf-16" if wide else "utf-8-sig").replace("\r\n", "\n")
 
     try:
         text = read(file_name)
@@ -1433,9 +1440,11 @@ def complete_config(config: Config) -> Config:
         if requirements or config.system_packages or config.run or config.gpu:
             warning = f"cog.yaml has no python_version; Python {config.python_version} is taken"
             config = config._replace(warnings=(*config.warnings, warning))
+    if config.gpu:
+        config = complete_tensorflow(config, requirements)
     row, config = complete_torch(config, requirements)
     if config.gpu:
-        config = complete_cuda(config, requirements, row)
+        config = complete_cuda(config, row)
     return complete_packages(complete_requirements(config, requirements, row))
 
 
@@ -1560,28 +1569,6 @@ def assume_cuda(config: Config, version: str, rows: list[TorchRow]) -> Config:
     return config._replace(torch=version, cuda=near.cuda, warnings=(*config.warnings, warning))
 
 
-def complete_cuda(config: Config, requirements: list[Requirement], row: TorchRow | None) -> Config:
-    """The config of a GPU model with CUDA and cuDNN: as set, else as TensorFlow, torch or the default wants them."""
-    wanted = find_requirement(requirements, "tensorflow", "tensorflow-gpu")
-    cuda, cudnn, warnings = config.cuda, config.cudnn, list(config.warnings)
-    if wanted.name:
-        tensorflow, known = choose_tensorflow(wanted, config.python_version)
-        cuda = cuda or tensorflow.cuda
-        if not known:
-            missing = f"{wanted.version} is not in the table of CUDA versions" if wanted.version else "has no version"
-            warnings.append(f"tensorflow {missing}; CUDA {cuda} is taken, as for tensorflow {tensorflow.tensorflow}")
-        elif not versions_match(cuda, tensorflow.cuda):
-            warnings.append(f"tensorflow {wanted.version} is built for CUDA {tensorflow.cuda}; cuda is {cuda}")
-        if not cudnn and versions_match(cuda, tensorflow.cuda):
-            cudnn = tensorflow.cudnn
-        config = config._replace(tensorflow=wanted.version)
-    cuda = cuda or (row.cuda if row else DEFAULT_CUDA)
-    image = find_cuda_image(cuda, cudnn)
-    if cudnn and cudnn != image.cudnn:
-        warnings.append(f"there is no base image for CUDA {cuda} with cuDNN {cudnn}; cuDNN {image.cudnn} is taken")
-    return config._replace(cuda=cuda, cudnn=image.cudnn, warnings=tuple(warnings))
-
-
 def choose_tensorflow(wanted: Requirement, python_version: str) -> tuple[TensorflowRow, bool]:
     """The row for a TensorFlow, and whether it is its own: of the same major.minor, else the nearest below it."""
     rows = list_tensorflow_rows()
@@ -1590,6 +1577,31 @@ def choose_tensorflow(wanted: Requirement, python_version: str) -> tuple[Tensorf
     same = [row for row in rows if version_numbers(row.tensorflow)[:2] == version_numbers(wanted.version)[:2]]
     below = [row for row in rows if version_numbers(row.tensorflow) <= version_numbers(wanted.version)]
     return (same or below or rows[:1])[-1], bool(same)
+
+
+def complete_tensorflow(config: Config, requirements: list[Requirement]) -> Config:
+    """The config with the CUDA and cuDNN that its TensorFlow wants, where none are set, and what is to be said."""
+    wanted = find_requirement(requirements, "tensorflow", "tensorflow-gpu")
+    if not wanted.name:
+        return config
+    row, known = choose_tensorflow(wanted, config.python_version)
+    cuda, warnings = config.cuda or row.cuda, list(config.warnings)
+    if not known:
+        missing = f"{wanted.version} is not in the table of CUDA versions" if wanted.version else "has no version"
+        warnings.append(f"tensorflow {missing}; CUDA {cuda} is taken, as for tensorflow {row.tensorflow}")
+    elif not versions_match(cuda, row.cuda):
+        warnings.append(f"tensorflow {wanted.version} is built for CUDA {row.cuda}; cuda is {cuda}")
+    cudnn = config.cudnn or (row.cudnn if versions_match(cuda, row.cuda) else "")
+    return config._replace(tensorflow=wanted.version, cuda=cuda, cudnn=cudnn, warnings=tuple(warnings))
+
+
+def complete_cuda(config: Config, row: TorchRow | None) -> Config:
+    """The config of a GPU model with CUDA and cuDNN of an image: as set, else as torch or the default wants them."""
+    cuda, warnings = config.cuda or (row.cuda if row else DEFAULT_CUDA), list(config.warnings)
+    cudnn = find_cuda_image(cuda, config.cudnn).cudnn
+    if config.cudnn not in ("", cudnn):
+        warnings.append(f"there is no base image for CUDA {cuda} with cuDNN {config.cudnn}; cuDNN {cudnn} is taken")
+    return config._replace(cuda=cuda, cudnn=cudnn, warnings=tuple(warnings))
 
 
 def complete_requirements(config: Config, requirements: list[Requirement], row: TorchRow | None) -> Config:
@@ -4592,6 +4604,8 @@ def base_image(config: Config, settings: BuildSettings) -> str:
     >>> base_image(Config(python_version="3.11", gpu=True, cuda="11.8", cudnn="8"), BuildSettings())
     'nvidia/cuda:11.8.0-cudnn8-devel-ubuntu22.04'
     """
+    if len(settings.base_image.split()) > 1:
+        raise UsageError(f"base image {settings.base_image!r} is no image name", hint="for example: python:3.12-slim")
     if settings.base_image:
         return settings.base_image
     cog_base = cog_base_image(config, settings.registry) if settings.use_cog_base_image else ""

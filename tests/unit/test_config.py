@@ -119,6 +119,11 @@ def test_a_fault_names_line_finding_and_remedy(text: str, line: int, words: str)
     assert found[0].startswith(f"cog.yaml:{line}: ") and any(words in fault for fault in found), found
 
 
+def test_a_tab_between_words_is_a_space() -> None:
+    config = parse("build:\n  gpu:\ttrue\t# yes\n  system_packages:\n    -\tffmpeg\t\n")
+    assert config.gpu and config.system_packages == ("ffmpeg",)
+
+
 def test_deep_nesting_is_a_fault() -> None:
     assert "nested too deeply" in faults("[" * 5000)[0]
 
@@ -193,8 +198,15 @@ def test_no_config_anywhere(tmp_path: Path) -> None:
         cog.find_config(str(tmp_path), "none.yaml")
 
 
+def test_requirements_as_windows_writes_them(tmp_path: Path) -> None:
+    (tmp_path / "cog.yaml").write_bytes(b"build:\r\n  python_version: '3.12'\r\n  python_requirements: r.txt\r\n")
+    for data in ("a==1\r\nb\r\n".encode("utf-16"), "\ufeffa==1\r\nb\r\n".encode()):
+        (tmp_path / "r.txt").write_bytes(data)
+        assert cog.read_config(str(tmp_path / "cog.yaml")).requirements == ("a==1", "b")
+
+
 def test_a_config_that_is_not_text(tmp_path: Path) -> None:
-    (tmp_path / "cog.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "cog.yaml").write_bytes(b"\xff\x00")
     with pytest.raises(cog.ConfigError, match="cannot be read"):
         cog.read_config(str(tmp_path / "cog.yaml"))
 
