@@ -1028,7 +1028,8 @@ def unknown_key(name: str, path: str, keys: tuple[str, ...]) -> str:
     import difflib
 
     close = difflib.get_close_matches(name, keys, 1)
-    elsewhere = "" if path or name not in BUILD_KEYS else '; it belongs under "build:"'
+    elsewhere = '; it belongs under "build:"' if not path and name in BUILD_KEYS else ""
+    elsewhere = "; it belongs at the left margin" if path and name in TOP_KEYS else elsewhere
     more = f'; did you mean "{close[0]}"?' if close else elsewhere
     return f'unknown key "{name}"{f" in {path}" if path else ""} is ignored{more}'
 
@@ -1150,7 +1151,7 @@ def read_mounts(reading: Reading, node: Any, path: str) -> tuple[SecretMount, ..
 
 
 def read_environment(reading: Reading, node: Any) -> tuple[tuple[str, str], ...]:
-    """`environment` as pairs sorted by name; names that the build or the runtime owns are faults."""
+    """`environment` as pairs, in order; names that the build or the runtime owns are faults."""
     import re
 
     values: dict[str, str] = {}
@@ -1165,7 +1166,7 @@ def read_environment(reading: Reading, node: Any) -> tuple[tuple[str, str], ...]
             reading.fault(place, f"environment variable {name} is not allowed: reserved for internal use",
                           "set it in setup(), or for one run with -e")
         values.setdefault(name, value)
-    return tuple(sorted(values.items()))
+    return tuple(values.items())
 
 
 def read_reference(reading: Reading, node: Any, key: str) -> str:
@@ -1586,10 +1587,10 @@ def complete_tensorflow(config: Config, requirements: list[Requirement]) -> Conf
         return config
     row, known = choose_tensorflow(wanted, config.python_version)
     cuda, warnings = config.cuda or row.cuda, list(config.warnings)
-    if not known:
+    if not known and not config.cuda:
         missing = f"{wanted.version} is not in the table of CUDA versions" if wanted.version else "has no version"
         warnings.append(f"tensorflow {missing}; CUDA {cuda} is taken, as for tensorflow {row.tensorflow}")
-    elif not versions_match(cuda, row.cuda):
+    elif known and not versions_match(cuda, row.cuda):
         warnings.append(f"tensorflow {wanted.version} is built for CUDA {row.cuda}; cuda is {cuda}")
     cudnn = config.cudnn or (row.cudnn if versions_match(cuda, row.cuda) else "")
     return config._replace(tensorflow=wanted.version, cuda=cuda, cudnn=cudnn, warnings=tuple(warnings))
@@ -4695,7 +4696,7 @@ def runtime_environment(config: Config) -> dict[str, str]:
 def render_dockerfile(config: Config, settings: BuildSettings) -> str:
     """The Dockerfile of a completed config."""
     lines = [
-        *render_base(config, settings), *render_certificates(settings), *render_environment(dict(config.environment)),
+        *render_base(config, settings), *render_certificates(settings), *render_user_environment(config.environment),
         *render_apt(config, settings), *render_python(config, settings), *render_packages(config, settings),
         *render_runtime(config, settings), *render_run_steps(config, settings), "WORKDIR /src", "EXPOSE 5000",
     ]
@@ -4732,6 +4733,21 @@ def quote_value(value: str) -> str:
 def render_environment(values: Mapping[str, str]) -> list[str]:
     """One ENV line for some variables, none for none."""
     return ["ENV " + " ".join(f"{name}={quote_value(value)}" for name, value in values.items())] if values else []
+
+
+def render_user_environment(environment: tuple[tuple[str, str], ...]) -> list[str]:
+    """One ENV line of cog.yaml's own variables, sorted by name; a line for each where one refers to another, since
+    ENV expands what earlier lines have set.
+
+    >>> render_user_environment((("B", "1"), ("A", "2"))), render_user_environment((("B", "1"), ("A", "$B")))
+    (['ENV A=2 B=1'], ['ENV B=1', 'ENV A="$B"'])
+    """
+    import re
+
+    names = {name for name, _ in environment}
+    if any(names & set(re.findall(r"\$\{?(\w+)", value)) for _, value in environment):
+        return [line for name, value in environment for line in render_environment({name: value})]
+    return render_environment(dict(sorted(environment)))
 
 
 def render_base(config: Config, settings: BuildSettings) -> list[str]:

@@ -129,11 +129,12 @@ def test_deep_nesting_is_a_fault() -> None:
 
 
 def test_an_unknown_key_warns_with_the_nearest_one() -> None:
-    config = parse("build:\n  python_verison: '3.11'\n  fast: true\ngpu: true\n")
+    config = parse("build:\n  python_verison: '3.11'\n  fast: true\n  image: x\ngpu: true\n")
     assert config.warnings == (
         'cog.yaml:2: unknown key "python_verison" in build is ignored; did you mean "python_version"?',
         'cog.yaml:3: unknown key "fast" in build is ignored',
-        'cog.yaml:4: unknown key "gpu" is ignored; it belongs under "build:"',
+        'cog.yaml:4: unknown key "image" in build is ignored; it belongs at the left margin',
+        'cog.yaml:5: unknown key "gpu" is ignored; it belongs under "build:"',
     )
 
 
@@ -346,6 +347,12 @@ def test_tensorflow_brings_cuda_and_cudnn(line: str, cuda: str, cudnn: str) -> N
     assert (config.cuda, config.cudnn) == (cuda, cudnn) and line in config.requirements
 
 
+def test_a_set_cuda_outranks_tensorflow() -> None:
+    config = gpu("tensorflow==2.12.0", more="  cuda: '11.2'\n")
+    assert (config.cuda, config.warnings) == ("11.2", ("tensorflow 2.12.0 is built for CUDA 11.8; cuda is 11.2",))
+    assert gpu("tensorflow==2.2.0", more="  cuda: '11.3'\n").warnings == ()
+
+
 def test_without_torch_or_tensorflow_cuda_is_the_default() -> None:
     assert (gpu("numpy").cuda, gpu("numpy").cudnn, gpu(more="  cuda: '12.4'\n").cudnn) == ("11.8", "8", "9")
 
@@ -423,5 +430,5 @@ def test_the_label_has_the_completed_config_without_empty_fields() -> None:
     config = complete("build: {python_version: '3.11', gpu: true, run: [a]}\nrun: r.py:R\nenvironment: [B=2, A=1]\n")
     assert cog.config_json(config) == {
         "build": {"gpu": True, "python_version": "3.11", "run": [{"command": "a"}], "cuda": "11.8", "cudnn": "8"},
-        "predict": "r.py:R", "environment": ["A=1", "B=2"],
+        "predict": "r.py:R", "environment": ["B=2", "A=1"],
     }
