@@ -11722,8 +11722,11 @@ def read_inputs(options: Options, document: JSON | None, reader: Reader) -> JSON
     """The prediction's input, checked when there is a schema. Raises InputError."""
     schema = input_schema(document) if document else None
     if options.json is not None:
-        return parse_json_inputs(options.json, schema, reader)
-    return parse_named_inputs(options.inputs, schema, reader)
+        values = parse_json_inputs(options.json, schema, reader)
+    else:
+        values = parse_named_inputs(options.inputs, schema, reader)
+    check_inputs(values, schema)
+    return values
 
 
 def replicate_context(options: Options, environ: Mapping[str, str]) -> JSON:

@@ -1,0 +1,264 @@
+"""`cog.pyz predict IMAGE` on a real engine with the runtimes that images carry."""
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import make_image
+import pytest
+
+VERSIONS = make_image.VERSIONS
+NEWEST = VERSIONS[-1]
+each_version = pytest.mark.parametrize("version", VERSIONS)
+
+
+@each_version
+def test_a_string_stands_alone_on_stdout(cog, images, version):
+    done = cog("predict", images("echo", version), "-i", "text=a cat", "-i", "repeat=2")
+    assert (done.code, done.out) == (0, "a cat a cat\n")
+    assert "Running prediction..." in done.err
+
+
+@each_version
+def test_every_kind_of_input_arrives(cog, images, version, tmp_path):
+    (tmp_path / "photo x.jpg").write_bytes(b"\xff\xd8" * 500)
+    pairs = ["needed=@name.txt", "count=3000000000", "scale=0.1", "flag=true", "mode=good", "level=3", "words=a",
+             "words=b", "numbers=[1,2]", "file=@photo x.jpg", "secret=hush"]
+    (tmp_path / "name.txt").write_text("from a file")
+    done = cog("predict", images("kinds", version), *[word for pair in pairs for word in ("-i", pair)])
+    assert done.code == 0, done.err
+    got = json.loads(done.out)
+    assert got.pop("file")[1] == 1000
+    assert got == {"needed": "from a file", "text": "a", "count": 3000000000, "scale": 0.1, "flag": True,
+                   "mode": "good", "level": 3, "words": ["a", "b"], "numbers": [1, 2], "secret": 4}
+    assert "hush" not in done.err
+
+
+@each_version
+def test_json_in_and_out(cog, images, version):
+    done = cog("predict", images("echo", version), "--json", "-", stdin=b'{"text": "hi", "repeat": 2}')
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    assert (report["status"], report["output"], report["error"]) == ("succeeded", "hi hi", None)
+
+
+@each_version
+def test_files_in_and_out(cog, images, version, tmp_path):
+    content = os.urandom(3_000_000)
+    (tmp_path / "in.dat").write_bytes(content)
+    done = cog("predict", images("files", version), "-i", "file=@in.dat", "-i", "answer=copy", "-o", "got.dat")
+    assert done.code == 0, done.err
+    assert done.out == ""
+    assert (tmp_path / "got.0.dat").read_bytes() == content
+    assert "Written output to: got.0.dat" in done.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["got.0.dat", "in.dat"]
+
+
+@each_version
+def test_files_at_any_depth(cog, images, version, tmp_path):
+    done = cog("predict", images("object", version), "-i", "text=yes", "-i", "parts=2")
+    assert done.code == 0, done.err
+    assert json.loads(done.out) == {
+        "text": "yes", "score": 0.5, "file": "output.file.txt",
+        "parts": [{"name": "part 0", "file": "output.parts.0.file.txt"},
+                  {"name": "part 1", "file": "output.parts.1.file.txt"}]}
+    assert (tmp_path / "output.parts.1.file.txt").read_text() == "yes 1"
+
+
+@each_version
+def test_text_is_shown_as_it_comes(command, images, version, tmp_path):
+    child = subprocess.Popen([*command, "predict", images("stream", version), "-i", "text=a b c", "-i", "delay=1.2"],
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=tmp_path)
+    with child.stdout:
+        first = child.stdout.read(1)
+        began = time.monotonic()
+        rest = child.stdout.read()
+    assert (first, rest) == (b"a", b" b c\n")
+    assert time.monotonic() - began > 0.5, "all of it came at once"
+    assert child.wait() == 0
+
+
+@each_version
+def test_what_was_shown_before_a_failure_stays(cog, images, version):
+    done = cog("predict", images("stream", version), "-i", "text=a b c", "-i", "fail_after=2", "-i", "delay=0.8")
+    assert (done.code, done.out) == (1, "a b\n")
+    assert "failed as asked" in done.err
+
+
+@each_version
+def test_every_log_line_comes_and_a_bar_is_one_line(cog, images, version):
+    done = cog("predict", images("logs", version), "-i", "lines=5000", "-i", "errors=true", "-i", "bar=true")
+    assert (done.code, done.out) == (0, "printed 5000\n")
+    assert sorted(re.findall(r"(?m)^\d{8} (?=x)", done.err)) == [f"{number:08d} " for number in range(5000)]
+    assert "setup says hello" in done.err
+    assert "100%|####################|" in done.err
+    if version == NEWEST:  # an older runtime ends a line at every carriage return itself
+        assert done.err.count("%|") == 1
+
+
+def test_inputs_are_checked_before_anything_starts(cog, images):
+    done = cog("predict", images("kinds", NEWEST), "-i", "cuont=1", "-i", "scale=2")
+    assert done.code == 2
+    assert 'unknown input "cuont"' in done.err
+    assert "count" in done.err
+    assert "Starting" not in done.err
+
+
+@each_version
+def test_without_a_label_the_running_model_is_asked(cog, images, version):
+    engine = make_image.Engine()
+    tag = f"cog-test/unlabelled:{version}"
+    make_image.build(engine, tag, {"Dockerfile": f"FROM {images('echo', version)}\n".encode()},
+                     {"run.cog.openapi_schema": "", "cog.test": "images"})
+    assert cog("predict", tag, "-i", "repeat=2").out == "world world\n"
+    done = cog("predict", tag, "-i", "repeat=none")
+    assert done.code == 2 and 'invalid input "repeat": expected integer, got string' in done.err
+
+
+@each_version
+@pytest.mark.parametrize("mode, message", [
+    ("fail", "the weights are not there"), ("exit", "setup"), ("hang", "Timed out"),
+])
+def test_a_bad_setup_says_why(cog, images, version, mode, message):
+    done = cog("predict", images("badsetup", version), "-e", f"BADSETUP={mode}", "--setup-timeout", "5")
+    assert done.code == 5, done.err
+    assert message in done.err
+    if mode != "exit":  # what an older runtime had not passed on is lost with it
+        assert "loading the weights" in done.err
+    assert "Traceback (most recent call last):\n  File \"cogpredict" not in done.err
+
+
+@each_version
+def test_a_prediction_that_takes_too_long(cog, images, version):
+    began = time.monotonic()
+    done = cog("predict", images("slow", version), "-i", "seconds=60", "--timeout", "1")
+    assert done.code == 1
+    assert "Timed out: the prediction took longer than 1 seconds" in done.err
+    assert time.monotonic() - began < 15
+
+
+@each_version
+def test_a_long_prediction_is_waited_for(cog, images, version):
+    done = cog("predict", images("slow", version), "-i", "seconds=13")
+    assert (done.code, done.out) == (0, "slept\n"), done.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stubborn", ["false", "true"])
+@each_version
+def test_an_interruption_ends_everything(command, images, version, number, stubborn, tmp_path):
+    child = subprocess.Popen(
+        [*command, "predict", images("slow", version), "-i", "seconds=60", "-i", f"stubborn={stubborn}", "-i",
+         f"busy={stubborn}"], stderr=subprocess.PIPE, cwd=tmp_path)
+    seen = b""
+    while b"Running prediction" not in seen:
+        seen += child.stderr.read1()
+    time.sleep(0.3)
+    began = time.monotonic()
+    child.send_signal(number)
+    child.communicate(timeout=20)
+    assert child.returncode == -number
+    assert time.monotonic() - began < 6
+
+
+@pytest.mark.parametrize("moment", [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5])
+def test_a_kill_at_any_moment_leaves_nothing(command, images, moment, tmp_path):
+    child = subprocess.Popen([*command, "predict", images("slow", NEWEST), "-i", "seconds=60", "-i", "stubborn=true"],
+                             stderr=subprocess.DEVNULL, cwd=tmp_path)
+    time.sleep(moment)
+    child.kill()
+    child.wait()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_have_their_exit_codes(cog, images):
+    for arguments, code, message in [
+        (("predict", "text=cat"), 2, "Did you forget `-i`?"),
+        (("predict", "no-such-image-here", "--pull", "never"), 3, "image not found"),
+        (("predict", "python:3.11-slim"), 2, "not a Cog model"),
+        (("predict", images("echo", NEWEST), "-o", "missing/x"), 7, "Output path is not writable"),
+        (("predict", images("echo", NEWEST), "-i", "text=@missing.txt"), 2, "no such file"),
+        (("predict", images("echo", NEWEST), "--engine", "unix:///nowhere.sock"), 3, "/nowhere.sock"),
+        (("predict", images("echo", NEWEST), "--gpus", "all"), 3, "GPU"),
+    ]:
+        done = cog(*arguments)
+        assert done.code == code, (arguments, done)
+        assert message in done.err
+        assert "Traceback" not in done.err and "Starting Docker" not in done.err
+
+
+def test_a_label_that_asks_for_a_gpu_is_tried_without(cog, images):
+    tag = "cog-test/gpu:1"
+    label = '{"build":{"gpu":true,"python_version":"3.11"},"predict":"predict.py:Predictor"}'
+    make_image.build(make_image.Engine(), tag, {"Dockerfile": f"FROM {images('echo', NEWEST)}\n".encode()},
+                     {"run.cog.config": label, "cog.test": "images"})
+    done = cog("predict", tag, "-i", "text=x")
+    assert (done.code, done.out) == (0, "x\n")
+    assert done.err.count("Missing device driver, re-trying without GPU") == 1
+    assert "device driver" not in cog("predict", tag, "--cpu").err
+
+
+@each_version
+@pytest.mark.parametrize("network", ["none", "host"])
+def test_any_network_will_do(cog, images, version, network, tmp_path):
+    (tmp_path / "in.txt").write_text("x" * 1000)
+    done = cog("predict", images("files", version), "-i", "file=@in.txt", "--network", network)
+    assert done.code == 0, done.err
+    assert (tmp_path / "output.0.txt").read_text().startswith("1000 ")
+
+
+def test_another_user_an_environment_and_a_volume(cog, images, tmp_path):
+    (tmp_path / "vars").write_text("BADSETUP=ok\n")
+    done = cog("predict", images("badsetup", NEWEST), "--env-file", "vars", "--user", "1234", "-v", "./:/data:ro")
+    assert (done.code, done.out) == (0, "ok\n"), done.err
+
+
+def test_a_dry_run_prints_the_plan(cog, images):
+    done = cog("predict", images("kinds", NEWEST), "-i", "needed=x", "-i", "secret=hush", "-e", "TOKEN=t0k", "--dry-run")
+    assert done.code == 0, done.err
+    plan = json.loads(done.out)
+    assert plan["image"] == images("kinds", NEWEST) and plan["input"]["needed"] == "x"
+    assert "hush" not in done.out and "t0k" not in done.out
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """The engine over the socket that DOCKER_HOST names."""
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(os.environ["DOCKER_HOST"].partition("://")[2])
+
+
+def test_a_carried_tar_is_loaded(cog, images, tmp_path):
+    connection = UnixConnection("engine")
+    connection.request("GET", f"/images/get?names={images('echo', NEWEST)}")
+    with gzip.open(tmp_path / "m.tar.gz", "wb", compresslevel=1) as packed:
+        shutil.copyfileobj(connection.getresponse(), packed)
+    connection.close()
+    done = cog("predict", "./m.tar.gz", "-i", "text=carried")
+    assert (done.code, done.out) == (0, "carried\n"), done.err
+    done = cog("predict", "-", "-i", "text=piped", stdin=(tmp_path / "m.tar.gz").read_bytes())
+    assert (done.code, done.out) == (0, "piped\n"), done.err
+
+
+def test_a_stdout_that_closes_early_is_no_traceback(command, images, tmp_path):
+    child = subprocess.Popen([*command, "predict", images("echo", NEWEST)], stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, cwd=tmp_path)
+    with child.stderr:
+        child.stdout.close()
+        err = child.stderr.read()
+    assert child.wait() == -signal.SIGPIPE
+    assert b"Traceback" not in err
+
+
+def test_a_full_disk_is_an_output_error(cog, images):
+    done = cog("predict", images("echo", NEWEST), "-o", "/dev/full")
+    assert done.code == 7 and "No space left" in done.err.replace("no space", "No space")
