@@ -10396,14 +10396,10 @@ def read_pieces(open_file: Callable[[], BinaryIO], size: int | None) -> Iterator
 
 def read_own_source() -> str:
     """The text of this module, from the file or the archive that it was loaded from."""
-    folder = os.path.dirname(os.path.abspath(__file__))
-    loader = globals().get("__loader__")
-    for path in (os.path.join(folder, "cogpredict.py"), os.path.join(folder, "..", "..", "src", "cogpredict.py")):
-        try:
-            return str(loader.get_data(os.path.normpath(path)).decode())  # type: ignore[union-attr]
-        except OSError:
-            continue
-    raise StreamError(f"the program's own source is missing beside {__file__}")
+    loader = globals()["__loader__"]
+    archive = getattr(loader, "archive", "")
+    path = os.path.join(archive, "src", "cogpredict.py") if archive else os.path.abspath(__file__)
+    return str(loader.get_data(path).decode())
 
 
 def helper_source() -> str:

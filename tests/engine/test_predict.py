@@ -222,7 +222,8 @@ def test_another_user_an_environment_and_a_volume(cog, images, tmp_path):
 
 
 def test_a_dry_run_prints_the_plan(cog, images):
-    done = cog("predict", images("kinds", NEWEST), "-i", "needed=x", "-i", "secret=hush", "-e", "TOKEN=t0k", "--dry-run")
+    done = cog("predict", images("kinds", NEWEST), "-i", "needed=x", "-i", "secret=hush", "-e", "TOKEN=t0k",
+               "--dry-run")
     assert done.code == 0, done.err
     plan = json.loads(done.out)
     assert plan["image"] == images("kinds", NEWEST) and plan["input"]["needed"] == "x"
