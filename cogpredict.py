@@ -7963,16 +7963,14 @@ class Engine(Wire):
 
     def container_remove(self, container: str, *, force: bool = True) -> None:
         """DELETE /containers/{id}, its anonymous volumes too. One that is gone, or going, is success."""
-        query = self._removal() if force else {"v": "1"}
+        query = {"v": "1", **({"force": "1"} if force else {})}
+        if force and self.is_podman:  # it would give a SIGTERM ten seconds to work
+            self.container_kill(container)
         try:
             self._read("DELETE", f"/containers/{container}", query, also=(404,))
         except EngineError as error:
             if error.status != 409 or "already in progress" not in error.message:
                 raise
-
-    def _removal(self) -> dict[str, str]:
-        """The query of a removal that asks nobody first; Podman would wait ten seconds for a SIGTERM to work."""
-        return {"v": "1", "force": "1", **({"timeout": "0"} if self.is_podman else {})}
 
     def detached_remove(self, name: str) -> bool:
         """Whether a container is surely gone, asked and removed by a process that outlives ours.
@@ -7997,7 +7995,10 @@ class Engine(Wire):
 
     def _removed_now(self, name: str) -> bool:
         """Whether this call removed a container. Raises EngineError: it resisted."""
-        reply = self._open("DELETE", f"/containers/{name}", self._removal(), also=(404, 409), timeout=CALL_TIMEOUT)
+        if self.is_podman:
+            self.container_kill(name)
+        reply = self._open("DELETE", f"/containers/{name}", {"v": "1", "force": "1"}, also=(404, 409),
+                           timeout=CALL_TIMEOUT)
         try:
             reply.read(BLOCK)
             return reply.response.status in (200, 204)
@@ -8053,7 +8054,7 @@ class Engine(Wire):
             return bool((found.get("State") or {}).get("OOMKilled"))
         filters = json.dumps({"container": [container], "event": ["oom"]})
         try:
-            reply = self._open("GET", "/events", {"since": "1", "until": str(int(time.time())), "filters": filters},
+            reply = self._open("GET", "/events", {"since": "1", "until": f"{time.time():.6f}", "filters": filters},
                                timeout=2.0)
         except CogError:
             return False  # an engine whose clock is behind ours

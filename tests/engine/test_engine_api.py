@@ -126,6 +126,16 @@ def test_a_forgotten_kill_ends_and_removes(engine: Engine, image: str) -> None:
     assert not engine.was_oom_killed(container)
 
 
+def test_out_of_memory_is_known_after_the_container_is_gone(engine: Engine, image: str) -> None:
+    if engine.is_podman:
+        pytest.skip("Podman reports no such event")
+    limits = {"Memory": 32 << 20, "MemorySwap": 32 << 20}
+    container = engine.container_create(body("python3", "-c", "print(len(bytearray(1 << 29)))", **limits))
+    assert run(engine, container)[1] == 137
+    assert engine.container_inspect(container) is None
+    assert engine.was_oom_killed(container)
+
+
 def test_a_detached_process_removes_by_name(engine: Engine, image: str) -> None:
     name = f"cog-test-{uuid.uuid4().hex[:12]}"
     container = engine.container_create(body("sleep", "60"), name=name)

@@ -221,6 +221,15 @@ def test_what_is_done_already_is_done() -> None:
         engine.container_remove("c0ffee")
 
 
+def test_podman_is_told_to_kill_before_it_removes() -> None:
+    script = [Step(f"POST {C}/kill", reply("404 Not Found", b"{}")), Step(f"DELETE {C}", reply("200 OK", b"[]")),
+              Step(f"POST {C}/kill", reply("204 No Content")), Step(f"DELETE {C}", reply("200 OK", b"[]"))]
+    with FakeEngine(script) as fake, fake.engine() as engine:
+        engine.is_podman = True
+        engine.container_remove("c0ffee")
+        assert engine.detached_remove("c0ffee")
+
+
 def test_a_container_that_resists_removal_is_an_error() -> None:
     script = Step(f"DELETE {C}", reply("409 Conflict", b'{"message": "it is running"}'))
     with FakeEngine([script]) as fake, fake.engine() as engine, pytest.raises(EngineError, match="it is running"):
