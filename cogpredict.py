@@ -10507,31 +10507,19 @@ class LanePortTaken(ModelGone):
     """Somebody else listens on the port that was chosen for the lane."""
 
 
-class ContainerHost:
-    """A model in a container of its own: created, followed, reached through the helper, and removed.
+class Host:
+    """A running model, wherever it runs: its log, its link, and the waiting for it.
 
-    `exit_code` is None while the container runs. Use as a context manager: leaving it kills the container.
+    Subclasses start the model and set `link`; `gone` says that it has ended, `ended` what became of it.
+    Whoever made it closes it, which ends the model.
     """
 
-    def __init__(self, engine: Engine, plan: Plan, lane: Lane, loop: Loop, console: Console) -> None:
-        self._engine, self._plan, self._lane, self.loop, self._console = engine, plan, lane, loop, console
-        self.exit_code: int | None = None
-        self.log_tail = bytearray()
+    def __init__(self, loop: Loop, console: Console) -> None:
+        self.loop, self._console = loop, console
         self.link: Link | None = None
-        self._container = ""
-        self._interpreters = list(plan.interpreters)
-        self._frames = FrameParser()
-        self._plain = {1: RuntimeLog(), 2: RuntimeLog()}
-        self._logs_ended = False
+        self.log_tail = bytearray()
         self._log_time = 0.0  # when the model last printed something, monotonic
-        self._marks = 0
-        self._guardian: Guardian | None = None
-
-    def __enter__(self) -> ContainerHost:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self._plain: dict[int, RuntimeLog] = {}
 
     @property
     def health(self) -> str:
@@ -10542,6 +10530,85 @@ class ContainerHost:
     def health_body(self) -> JSON | None:
         """What the model said with its last status."""
         return self.link.health_body if self.link is not None else None
+
+    @property
+    def gone(self) -> bool:
+        """Whether the model has ended, or can no longer be reached."""
+        return self.link is not None and self.link.ended
+
+    def ended(self) -> str:
+        """What became of the model, in words."""
+        return self.link.end_reason if self.link is not None else "it was never started"
+
+    def start(self) -> None:
+        """Start the model and the helper beside it."""
+        raise NotImplementedError
+
+    def drain(self) -> None:
+        """Wait, within bounds, until what the model printed has been shown."""
+
+    def close(self) -> None:
+        """End the model, and everything that was opened for it."""
+        self.loop.close()
+
+    def show_log(self, stream: int, data: bytes) -> None:
+        """Show what the model printed on one of its streams, 1 or 2."""
+        self._log_time = time.monotonic()
+        shown = self._plain.setdefault(stream, RuntimeLog()).feed(data)
+        self.log_tail += shown[-LOG_TAIL:]
+        del self.log_tail[:-LOG_TAIL]
+        if shown:
+            self._console.log(shown)
+
+    def wait(self, until: Callable[[], bool], deadline: float | None = None) -> bool:
+        """Pump everything until the condition holds, True, or the deadline (monotonic seconds) has passed, False."""
+        while not until():
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                return False
+            turn = now + REDRAW
+            if not self.loop.run(lambda: until() or self.is_due(), min(turn, deadline or turn)):
+                self._console.status(last_line(bytes(self.log_tail)) if self._console.live else "")
+            self.keep_up()
+        return True
+
+    def is_due(self) -> bool:
+        """Whether `keep_up` has something to do at once."""
+        return False
+
+    def keep_up(self) -> None:
+        """What a kind of host has to do between two turns of the loop."""
+
+    def request(self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+        """The model's reply, its body unread. Raises ModelGone."""
+        answer = self.open(method, path, body=body, headers=headers)
+        self.wait(lambda: answer.ready)
+        answer.wait()
+        return answer
+
+    def open(self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+        """The reply to come; nothing is waited for. Raises ModelGone."""
+        if self.link is None:
+            raise ModelGone("the model cannot be reached yet")
+        return self.link.open(method, path, body=body, headers=headers)
+
+
+class ContainerHost(Host):
+    """A model in a container of its own: created, followed, reached through the helper, and removed.
+
+    `exit_code` is None while the container runs.
+    """
+
+    def __init__(self, engine: Engine, plan: Plan, lane: Lane, loop: Loop, console: Console) -> None:
+        super().__init__(loop, console)
+        self._engine, self._plan, self._lane = engine, plan, lane
+        self.exit_code: int | None = None
+        self._container = ""
+        self._interpreters = list(plan.interpreters)
+        self._frames = FrameParser()
+        self._logs_ended = False
+        self._marks = 0
+        self._guardian: Guardian | None = None
 
     @property
     def gone(self) -> bool:
@@ -10609,17 +10676,12 @@ class ContainerHost:
                 self._engine.container_remove(str(found.get("Id")))
 
     def _on_log(self, data: bytes) -> None:
-        self._log_time = time.monotonic()
         mark = f"{self._plan.name}-mark\n".encode()
         for stream, shown in self._frames.feed(data):
             if mark in shown:
                 self._marks += shown.count(mark)
                 shown = shown.replace(mark, b"")
-            shown = self._plain[stream].feed(shown)
-            self.log_tail += shown[-LOG_TAIL:]
-            if shown:
-                self._console.log(shown)
-        del self.log_tail[:-LOG_TAIL]
+            self.show_log(stream, shown)
 
     def _on_log_end(self) -> None:
         self._logs_ended = True
@@ -10628,42 +10690,18 @@ class ContainerHost:
         if reply is not None:
             self.exit_code = int(reply.get("StatusCode", -1))
 
-    def wait(self, until: Callable[[], bool], deadline: float | None = None) -> bool:
-        """Pump everything until the condition holds, True, or the deadline (monotonic seconds) has passed, False."""
-        while not until():
-            now = time.monotonic()
-            if deadline is not None and now >= deadline:
-                return False
-            turn = now + REDRAW
-            if not self.loop.run(lambda: until() or self._needs_helper(), min(turn, deadline or turn)):
-                self._console.status(last_line(bytes(self.log_tail)) if self._console.live else "")
-            if self._needs_helper():
-                self._start_helper()
-            self._check_lane()
-        return True
-
-    def _needs_helper(self) -> bool:
+    def is_due(self) -> bool:
         """Whether the helper's interpreter turned out to be none."""
         link = self.link
         return link is not None and link.ended and not link.greeted and self.exit_code is None
 
-    def _check_lane(self) -> None:
+    def keep_up(self) -> None:
+        """Try the next interpreter, if the last was none. Raises LanePortTaken."""
+        if self.is_due():
+            self._start_helper()
         hello = self.link.hello if self.link is not None else {}
         if hello and not hello.get("lane"):
             raise LanePortTaken(f"port {self._plan.ports.lane} is taken beside the model: {hello.get('error', '')}")
-
-    def request(self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-        """The model's reply, complete with its body unread. Raises ModelGone."""
-        answer = self.open(method, path, body=body, headers=headers)
-        self.wait(lambda: answer.ready)
-        answer.wait()
-        return answer
-
-    def open(self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-        """The reply to come; nothing is waited for. Raises ModelGone."""
-        if self.link is None:
-            raise ModelGone("the model cannot be reached yet")
-        return self.link.open(method, path, body=body, headers=headers)
 
     def ended(self) -> str:
         """What became of the container, in words."""
@@ -10917,7 +10955,7 @@ class Progress:
             self.hook(data)
 
 
-def wait_for_setup(host: ContainerHost, limit: float, console: Console) -> None:
+def wait_for_setup(host: Host, limit: float, console: Console) -> None:
     """Wait until the model is ready. Raises SetupFailed, ModelGone.
 
     `limit` is in seconds, 0 for none.
@@ -10940,7 +10978,7 @@ def wait_for_setup(host: ContainerHost, limit: float, console: Console) -> None:
         raise ModelGone(f"Container healthcheck returned unexpected status: {host.health}")
 
 
-def setup_failure(host: ContainerHost, console: Console) -> SetupFailed:
+def setup_failure(host: Host, console: Console) -> SetupFailed:
     """The error for a setup that failed while its server lives; shows its log if nothing has."""
     host.drain()
     setup = (host.health_body or {}).get("setup") or {}
@@ -10958,7 +10996,7 @@ def exit_hint(said: str) -> str:
     return ""
 
 
-def post_prediction(host: ContainerHost, request: Request, progress: Progress) -> None:
+def post_prediction(host: Host, request: Request, progress: Progress) -> None:
     """Post the prediction; its end comes to `progress`. Raises InputError, ModelGone."""
     import json
 
@@ -11014,7 +11052,7 @@ def refusal_text(answer: bytes) -> str:
     return "\n".join(["The inputs you passed could not be validated:", *lines])
 
 
-def stream_prediction(host: ContainerHost, request: Request, progress: Progress) -> bool:
+def stream_prediction(host: Host, request: Request, progress: Progress) -> bool:
     """Post the prediction for server-sent events and follow them; False if the runtime offers none after all."""
     import json
 
@@ -11043,7 +11081,7 @@ def stream_prediction(host: ContainerHost, request: Request, progress: Progress)
     return True
 
 
-def run_prediction(host: ContainerHost, request: Request, progress: Progress, lane: Lane) -> JSON:
+def run_prediction(host: Host, request: Request, progress: Progress, lane: Lane) -> JSON:
     """The runtime's final response, once everything that it sent beside it is here.
 
     Raises PredictionFailed: out of time; InputError: refused; ModelGone, StreamError. Interrupted passes through after
@@ -11064,7 +11102,7 @@ def run_prediction(host: ContainerHost, request: Request, progress: Progress, la
     return progress.final
 
 
-def await_end(host: ContainerHost, request: Request, ended: Callable[[], bool]) -> None:
+def await_end(host: Host, request: Request, ended: Callable[[], bool]) -> None:
     """Pump until the prediction has ended or its model is gone.
 
     Raises PredictionFailed: out of time; StreamError: the model is idle again and has not said how it went.
@@ -11081,7 +11119,7 @@ def await_end(host: ContainerHost, request: Request, ended: Callable[[], bool]) 
             raise StreamError("the model is ready again, but never said how the prediction ended")
 
 
-def cancel_prediction(host: ContainerHost, request: Request, progress: Progress) -> None:
+def cancel_prediction(host: Host, request: Request, progress: Progress) -> None:
     """Ask the model to end the prediction, and give it a moment; a second interruption passes through."""
     if host.gone or progress.final is not None:
         return
@@ -11828,7 +11866,8 @@ def run_job(engine: Engine, job: Job, reader: Reader, world: World) -> int:
         lane = Lane(token, plan.ports.lane, on_upload=lambda *upload: store.open_upload(*upload),
                     on_webhook=progress.hook,
                     json_reader=lambda: HookReader(SpillReader(lambda mime: store.open_blob(mime)), logs))
-        host = stack.enter_context(ContainerHost(engine, plan, lane, world.loop, console))
+        host: Host = ContainerHost(engine, plan, lane, world.loop, console)
+        stack.callback(host.close)
         host.start()
         wait_for_setup(host, job.options.setup_timeout, console)
         if job.document is None:
@@ -11851,7 +11890,7 @@ def run_job(engine: Engine, job: Job, reader: Reader, world: World) -> int:
     return 0
 
 
-def ask_schema(host: ContainerHost, job: Job, reader: Reader, world: World) -> Job:
+def ask_schema(host: Host, job: Job, reader: Reader, world: World) -> Job:
     """The job, read again with the schema of the running model, if it has one. Raises InputError."""
     import json
 
@@ -11868,12 +11907,12 @@ def ask_schema(host: ContainerHost, job: Job, reader: Reader, world: World) -> J
                         result=plan_result(job.options, document, world))
 
 
-def speaks_coglet(host: ContainerHost) -> bool:
+def speaks_coglet(host: Host) -> bool:
     """Whether the runtime is 0.17 or newer: what a prediction prints is in its responses only."""
     return "version" in (host.health_body or {})
 
 
-def make_request(host: ContainerHost, job: Job, lane: Lane) -> Request:
+def make_request(host: Host, job: Job, lane: Lane) -> Request:
     """The request as it is posted; files are in the lane."""
     values = render_inputs(job.values, lambda file: lane.add_file(file.open, file.name, file.size))
     label = model_label(job.image.get("Config") or {})
