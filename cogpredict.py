@@ -2166,7 +2166,7 @@ class Env(NamedTuple):
     depth: int = 0
 
 
-BUDGET = 1_000_000  # steps, characters and elements that one schema may cost
+BUDGET = 500_000  # steps, characters and elements that one expression may cost; a whole schema ten times that
 DEPTH = 90
 INT_BITS = 4096
 CANNOT = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError)
@@ -2271,13 +2271,19 @@ class Meter:
     """The budget of one reading: what values weigh, what an operation will cost, what has a JSON form."""
 
     def __init__(self, sources: Sources) -> None:
-        self.sources, self.left = sources, BUDGET
+        self.sources, self.left, self.spare = sources, BUDGET, 9 * BUDGET
         self.known: dict[int, object] = {}
 
+    def refill(self) -> None:
+        """Give the next expression its budget, out of what the schema has left."""
+        self.spare += self.left
+        self.left = min(BUDGET, self.spare)
+        self.spare -= self.left
+
     def charge(self, amount: int) -> None:
-        self.left -= amount
-        if self.left < 0:
+        if amount > self.left:
             raise Unreadable("too large to evaluate")
+        self.left -= amount
 
     def weigh(self, value: object) -> int:
         """How many elements and characters a value holds, all levels counted; the count itself is charged."""
@@ -2352,6 +2358,8 @@ class Names(Meter):
 
         Raises Unreadable.
         """
+        if env.depth == 0:
+            self.refill()
         method = getattr(self, "eval_" + type(node).__name__, None)
         if env.depth > DEPTH:
             raise Unreadable("nested too deeply")
@@ -2550,7 +2558,7 @@ class Evaluator(Names):
                 members = self.members(env, owner)
                 if node.attr in members:
                     return members[node.attr]
-            if owner:
+            if owner and owner.kind != "value":
                 return self.meaning(env, node, self.sources.attribute(owner, node.attr, 0))
         base = self.value(env, node.value)
         if isinstance(base, EnumMember) and node.attr in ("name", "value"):
@@ -2903,7 +2911,7 @@ def unresolved_type(info: TypeInfo) -> str:
     """What to say of a type that the project's files do not define."""
     module = info.found.dotted.rpartition(".")[0] if info.found else ""
     if info.kind == "undefined" or not module:
-        return f"cannot resolve type '{info.text}'"
+        return f"cannot resolve type '{info.text}': the project does not define it"
     return (
         f"cannot resolve type '{info.text}' (imported from '{module}')"
         " - external types cannot be statically analyzed."
@@ -2963,6 +2971,7 @@ class SchemaReader:
         self.types = TypeReader(self.sources, self.evaluator)
         self.warnings: dict[str, None] = {}
         self.unresolved: list[Unresolved] = []
+        self.outside: dict[str, str] = {}
         self.python_needed = False
 
     def warn(self, where: str, text: str) -> None:
@@ -3036,11 +3045,15 @@ class SchemaReader:
         call = self.find_input(env, default)
         given = self.keywords(where, call) if call else {"default": (env, default)} if default is not None else {}
         for keyword, (place, node) in given.items():
+            self.evaluator.refill()
             try:
                 value = self.evaluator.value(place, node)
                 if value is not ...:
                     result[keyword] = self.evaluator.as_json(value)
             except Unreadable as error:
+                if keyword == "default_factory":
+                    result[keyword] = True
+                    continue
                 self.give_up(where, name, keyword, expression(node), str(error))
                 if keyword == "default":
                     result[keyword] = Hole(str(error))
@@ -3354,6 +3367,9 @@ def return_schema(reader: SchemaReader, info: TypeInfo, seen: tuple[object, ...]
         return return_schema(reader, info.args[0], seen)
     if info.kind in ("model", "typeddict", "dataclass") and info.found:
         return model_schema(reader, info.found, info.kind, seen)
+    if info.kind == "external" and info.found and not info.found.dotted.startswith(("builtins.", "typing.")):
+        reader.outside[info.text] = info.found.dotted
+        return {}
     raise SchemaError("unsupported type: " + unsupported_output(info), hint=ACCEPTED_OUTPUTS)
 
 
@@ -3405,7 +3421,6 @@ def model_schema(reader: SchemaReader, found: Found, kind: str, seen: tuple[obje
     for parent in reversed(reader.sources.lineage(found)):
         for name, info, has_default, is_total in model_fields(reader, parent):
             inner = info.args[0] if info.kind in QUALIFIERS and info.args else info
-            properties.pop(name, None)
             required.pop(name, None)
             properties[name] = {**return_schema(reader, inner, (*seen, id(found.node))), "title": title_of(name)}
             is_optional = properties[name].get("nullable", False) or has_default
@@ -3652,6 +3667,8 @@ def read_signature(reader: SchemaReader, reference: str, mode: str) -> Signature
         try:
             done = read_parameter(reader, target, where, argument, default)
             inputs[argument.arg] = finish_property(argument.arg, order, done, enums)
+        except GrammarError:
+            raise
         except SchemaError as error:
             faults.append(error)
             continue
@@ -3686,6 +3703,8 @@ def read_parameter(reader: SchemaReader, target: Target, where: str, argument: a
             )
     try:
         return read_property(reader, where, name, info, reader.values(where, name, default, target.scope))
+    except GrammarError:
+        raise
     except SchemaError as error:
         prefix = "" if f"parameter '{name}'" in str(error) else f"parameter '{name}': "
         raise SchemaError(f"{where}: {prefix}{error}", hint=error.hint) from error
@@ -3705,8 +3724,14 @@ def read_output(reader: SchemaReader, target: Target, traits: Traits) -> JSON:
         raise SchemaError(f"{where}: @streaming requires {kinds} return type")
     try:
         schema = return_schema(reader, info)
+    except GrammarError:
+        raise
     except SchemaError as error:
         raise SchemaError(f"{where}: return type of {name}: {error}", hint=error.hint) from error
+    for text, dotted in reader.outside.items():
+        reader.warn(where, f"return type of {name}: {dotted} is not in the project; its outputs are not described")
+        reader.unresolved.append(Unresolved("return", text, f"'{dotted}' comes from outside the project"))
+        reader.python_needed = True
     return {**schema, "title": "Output"}
 
 
