@@ -53,7 +53,7 @@ class Builder:
         extra = {"Dockerfile": dockerfile.encode(), **(files or {})}
         context = options.pop("context", None) or read_context(str(folder), parse_ignore(ignore), extra_files=extra)
         image = build_image(self.engine, console or Console({}), context=context,
-                            query={"labels": json.dumps({"cog.test": "context"}), **(query or {})}, **options)
+                            query={"labels": json.dumps({"cog.test": "context"}), "nocache": "1", **(query or {})}, **options)
         self.images.add(image)
         return image
 
@@ -112,10 +112,10 @@ def test_rules_are_applied(build: Builder, tmp_path: Path, capfd: pytest.Capture
 
 def test_a_second_build_is_cached(build: Builder, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     dockerfile = f"FROM {BASE}\nRUN echo {uuid.uuid4().hex}\n"
-    first = build(dockerfile, tmp_path)
+    first = build(dockerfile, tmp_path, query={"nocache": "0"})
     capfd.readouterr()
     os.utime(tmp_path, (1, 1))
-    assert build(dockerfile, tmp_path) == first
+    assert build(dockerfile, tmp_path, query={"nocache": "0"}) == first
     assert " CACHED\n" in capfd.readouterr().err
 
 
