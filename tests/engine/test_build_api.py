@@ -16,6 +16,7 @@ import cogpredict
 from cogpredict import BuildFailed, Console, Engine, build_image, parse_ignore, read_context
 
 BASE = os.environ.get("COG_TEST_BASE_IMAGE", "python:3.11-slim")
+LABELS = json.dumps({"cog.test": "context"})
 LIST = """
 import hashlib, json, os, stat
 found = {}
@@ -53,7 +54,7 @@ class Builder:
         extra = {"Dockerfile": dockerfile.encode(), **(files or {})}
         context = options.pop("context", None) or read_context(str(folder), parse_ignore(ignore), extra_files=extra)
         image = build_image(self.engine, console or Console({}), context=context,
-                            query={"labels": json.dumps({"cog.test": "context"}), "nocache": "1", **(query or {})}, **options)
+                            query={"labels": LABELS, "nocache": "1", **(query or {})}, **options)
         self.images.add(image)
         return image
 
