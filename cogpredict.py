@@ -8914,7 +8914,7 @@ class SessionPump:
 # Neither pipe can dead-lock the other: what comes in on a channel is bounded by the credit that we gave, and a socket
 # is read only while its channel has credit of the near end's and our own queue is short.
 # Settings: {"port": the model's, "lane": port to listen on or 0, "window": bytes of first credit, both ways,
-#            "poll": seconds between health checks, "spool": seconds after which a slow upload goes to a file,
+#            "poll": seconds between health checks, "spool": seconds that an upload has before it may go to a file,
 #            "leash": "container", "group:PGID", "spawned" or "" (what dies with us), "spawn": a program to start first}
 
 import typing as helper_typing  # noqa: E402  (the section's own)
@@ -9106,6 +9106,7 @@ class HelperChannel:
         self.credit, self.owed, self.window = window, 0, window
         self.out = bytearray()  # from the near end, for the socket
         self.head = bytearray()  # of the request, so far
+        self.taken = 0  # bytes of the request
         self.left: int | None = None  # bytes of its body that are still to come
         self.spool: HelperAny = None
         self.spool_start, self.spool_end, self.rest = 0, 0, b""
@@ -9116,6 +9117,7 @@ class HelperChannel:
     def watch(self, data: bytes) -> bytes:
         """Follow the request so far that its end is noticed; what to send to its client at once."""
         answer = b""
+        self.taken += len(data)
         if self.left is None:
             self.head += data
             head, gap, body = bytes(self.head).partition(b"\r\n\r\n")
@@ -9130,6 +9132,11 @@ class HelperChannel:
         if self.left is not None and self.left <= 0:
             self.held = False
         return answer
+
+    def is_late(self, now: float, patience: float) -> bool:
+        """Whether an upload that is longer under way than this will, at its pace, take more than four times as long."""
+        age = now - self.since
+        return age >= patience and (not self.left or age + age * self.left / self.taken >= 4 * patience)
 
     def waiting(self) -> bool:
         """Whether bytes from the socket still wait here."""
@@ -9332,7 +9339,7 @@ class HelperChannels:
             return False
         if not self.is_blocked(channel):
             return True
-        return channel.held and channel.can_spool and now - channel.since >= self.patience
+        return channel.held and channel.can_spool and channel.is_late(now, self.patience)
 
     def read(self, channel: HelperChannel, now: float) -> None:
         """Take bytes from a channel's socket, if they are still wanted."""
@@ -9615,6 +9622,7 @@ PIECE = 1 << 16  # bytes of a file that are read, and of a DATA frame that are s
 READ_SIZE = 1 << 18  # bytes that are taken from a stream at once
 LINK_WINDOW = 1 << 20  # bytes that either end may send on a channel before the other has used them
 LINK_QUEUE = 1 << 18  # bytes on their way to the helper from which on no channel adds any
+CHANNEL_LIMIT = 1 << 10  # channels at one time
 TROUBLE_LIMIT = 1 << 13  # bytes of what the helper says on its stderr that are kept
 
 
@@ -9759,12 +9767,12 @@ class Loop:
             raise error
 
     def run(self, until: Callable[[], bool], deadline: float | None = None) -> bool:
-        """True as soon as the condition holds; False at the deadline (monotonic) or with nothing to wait for."""
+        """True as soon as the condition holds; False at the deadline (monotonic), or with no source and no deadline."""
         if self._busy:
             raise RuntimeError("a callback runs the loop that called it")
         late = False
         while not until():
-            if late or not self._sources:
+            if late or (deadline is None and not self._sources):
                 return False
             wait = None if deadline is None else max(0.0, deadline - time.monotonic())
             late = wait == 0
@@ -9833,7 +9841,7 @@ class Channel:
 
     def __init__(self, link: Link, number: int, window: int) -> None:
         self._link, self.number = link, number
-        self.credit, self._owed, self._window = window, 0, window
+        self.credit, self._granted, self._owed, self._window = window, window, 0, window
         self._chunks: Iterator[bytes] = iter(())
         self._rest = memoryview(b"")
         self._finish = False
@@ -9859,11 +9867,19 @@ class Channel:
         self.credit -= len(part)
         return link_frame(LINK_DATA, self.number, bytes(part)) if part else b""
 
+    def take(self, data: bytes) -> None:
+        """Pass bytes on to `on_data`. Raises StreamError: the helper had no credit for them."""
+        self._granted -= len(data)
+        if self._granted < 0:
+            raise StreamError("the helper sends more than it may")
+        self.on_data(data)
+
     def use(self, count: int) -> None:
         """Give the helper credit for bytes that were dealt with."""
         self._owed += count
         if self._owed >= self._window // 4:
             self._link.send_frame(LINK_CREDIT, self.number, self._owed.to_bytes(4, "big"))
+            self._granted += self._owed
             self._owed = 0
 
     def close(self) -> None:
@@ -9974,16 +9990,20 @@ class Link:
             if kind in (LINK_HELLO, LINK_EVENT):
                 self._take_event(kind, payload)
             elif kind == LINK_OPEN and self._lane is not None:
+                if channel is not None or number % 2 or len(self._channels) > CHANNEL_LIMIT:
+                    raise StreamError("the helper opens a channel that it may not")
                 self._channels[number] = channel = Channel(self, number, self._window)
                 self._lane.serve(channel)
             elif channel is not None:
                 self._take_for(channel, kind, payload)
+        except StreamError:
+            raise
         except CogError as error:
             self._loop.interrupt(error)
 
     def _take_for(self, channel: Channel, kind: int, payload: bytes) -> None:
         if kind == LINK_DATA:
-            channel.on_data(payload)
+            channel.take(payload)
         elif kind == LINK_CREDIT:
             channel.credit += int.from_bytes(payload, "big")
             self.schedule(channel)
@@ -10000,19 +10020,22 @@ class Link:
 
         try:
             event = json.loads(payload)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StreamError("the helper's event is not JSON") from error
+        if not isinstance(event, dict):
+            raise StreamError("the helper's event is no object")
         if kind == LINK_HELLO:
             self.hello = event
         elif "health" in event:
-            self.health, self.health_body = event["health"], event.get("body")
+            body = event.get("body")
+            self.health, self.health_body = str(event["health"]), body if isinstance(body, dict) else None
             self.health_count += 1
             if self.on_health is not None:
                 self.on_health()
-        elif "exited" in event:
+        elif isinstance(event.get("exited"), int):
             self.exited = event["exited"]
         else:
-            self._answers.append(event)
+            self._answers = [*self._answers[-CHANNEL_LIMIT:], event]
 
     # -- what goes
 

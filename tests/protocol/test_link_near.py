@@ -60,6 +60,8 @@ def framed(kind: int, channel: int, payload: bytes = b"", stream: int = 1) -> by
 def test_the_loop_ends_at_its_deadline_and_without_sources(pair: Pair) -> None:
     loop = c.Loop()
     assert not loop.run(lambda: False)
+    began = time.monotonic()
+    assert not run(loop, lambda: False, 0.05) and time.monotonic() - began > 0.04
     loop.add(Socket(pair[0]), len, lambda: None)
     began = time.monotonic()
     assert not run(loop, lambda: False, 0.05)
@@ -306,9 +308,12 @@ def test_a_session_of_single_bytes(make_script: Callable[..., Script]) -> None:
 
 @pytest.mark.parametrize("noise", [
     b"Traceback (most recent call last):\n", c.link_frame(c.LINK_EVENT, 0, b"{"), b"\7" + bytes(4) + b"\xff" * 4,
-    c.link_frame(c.LINK_HELLO, 0, b"\xff")])
+    c.link_frame(c.LINK_HELLO, 0, b"\xff"), c.link_frame(c.LINK_EVENT, 0, b"[1]"),
+    c.link_frame(c.LINK_EVENT, 0, b"[" * 100_000), c.link_frame(c.LINK_OPEN, 3), c.link_frame(c.LINK_OPEN, 2) * 2,
+    b"".join(c.link_frame(c.LINK_OPEN, 2 * n) for n in range(1, 1100)), c.link_frame(c.LINK_DATA, 1, bytes(101))])
 def test_a_far_end_that_talks_nonsense(make_script: Callable[..., Script], noise: bytes) -> None:
-    script = make_script()
+    script = make_script(lane=make_lane(7)[0], window=100)
+    script.link.open("GET", "/")
     script.far.sendall(noise)
     with pytest.raises(c.StreamError):
         run(script.loop, lambda: False)
