@@ -1967,6 +1967,7 @@ class Sources:
     def __init__(self, project: str, read: Callable[[str], str]) -> None:
         self.project, self.read = project, read
         self.files: dict[str, Scope | None] = {}
+        self.reasons: dict[str, str] = {}
         self.bodies: dict[int, Scope] = {}
 
     def file(self, path: str) -> Scope | None:
@@ -1975,8 +1976,10 @@ class Sources:
         if path not in self.files:
             try:
                 text = self.read(os.path.join(self.project, path))
-            except (OSError, ValueError):
+            except (OSError, ValueError) as error:
                 self.files[path] = None
+                is_missing = isinstance(error, FileNotFoundError)
+                self.reasons[path] = "no such file" if is_missing else getattr(error, "strerror", None) or str(error)
             else:
                 scope = Scope(path, {}, [])
                 bind_names(parse_source(path, text), scope)
@@ -2135,6 +2138,8 @@ def expression(node: ast.AST | None, limit: int = 80) -> str:
     """An expression's source on one line, cut to a limit."""
     import ast
 
+    if isinstance(node, ast.Name):
+        return node.id
     try:
         text = " ".join(ast.unparse(node).split()) if node is not None else ""
     except (RecursionError, ValueError, MemoryError):
@@ -2489,6 +2494,18 @@ class Names(Meter):
             local[spec.kwarg.arg] = {name: value for name, value in named.items() if name not in known}
         return local
 
+    def literal_values(self, env: Env, node: ast.expr) -> Any:
+        """The values of a `Literal[...]`, or of a name for one, as typing.get_args gives them."""
+        import ast
+
+        found = self.sources.find(env.scope, node)
+        if found and found.kind == "value" and isinstance(found.node, ast.expr):
+            env, node = env._replace(scope=found.scope, local={}), found.node
+        if not isinstance(node, ast.Subscript) or not expression(node.value).endswith("Literal"):
+            raise Unreadable(f"`{expression(node, 40)}` is no Literal")
+        value = self.value(env, node.slice)
+        return value if type(value) is tuple else (value,)
+
     def call_project(self, env: Env, found: Found, positional: list[Any], named: dict[str, Any]) -> Any:
         """The value of a project's function whose whole body is one return statement."""
         import ast
@@ -2558,6 +2575,8 @@ class Evaluator(Names):
                 members = self.members(env, owner)
                 if node.attr in members:
                     return members[node.attr]
+                if members and node.attr == "__members__":
+                    return members
             if owner and owner.kind != "value":
                 return self.meaning(env, node, self.sources.attribute(owner, node.attr, 0))
         base = self.value(env, node.value)
@@ -2615,7 +2634,8 @@ class Evaluator(Names):
         left = self.value(env, node.left)
         for operator, comparator in zip(node.ops, node.comparators):
             right = self.value(env, comparator)
-            if isinstance(left, (Hole, Found)) or isinstance(right, (Hole, Found)):
+            is_identity = type(operator).__name__.startswith("Is") and None not in (left, right)
+            if is_identity or isinstance(left, (Hole, Found)) or isinstance(right, (Hole, Found)):
                 raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
             if not BINARY[type(operator).__name__](left, right):
                 return False
@@ -2695,6 +2715,8 @@ class Evaluator(Names):
         name = found.dotted.replace("builtins.", "") if found else ""
         if found and found.kind == "external" and name.startswith(("os.getenv", "os.environ")):
             raise Unreadable("it reads the environment when the model starts")
+        if name.endswith(".get_args") and len(node.args) == 1:
+            return self.literal_values(env, node.args[0])
         positional, named = self.arguments(env, node)
         if found and found.kind == "function":
             return self.call_project(env, found, positional, named)
@@ -3497,7 +3519,8 @@ def find_target(reader: SchemaReader, reference: str, mode: str) -> Target:
     path, name = split_reference(reference, mode)
     scope = reader.sources.file(path)
     if scope is None:
-        raise SchemaError(f"failed to read predictor source {path}: no such file", hint=python_files(reader, path))
+        reason = reader.sources.reasons[path]
+        raise SchemaError(f"failed to read predictor source {path}: {reason}", hint=python_files(reader, path))
     found = reader.sources.member(scope, name, 0) if name else single_class(reader, scope, mode)
     if found and found.kind == "class":
         return find_method(reader, found, mode)
