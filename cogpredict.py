@@ -10806,6 +10806,8 @@ class ContainerHost(Host):
 
 # -- building an image
 
+CONTEXT_TOLD = 5.0  # seconds between two plain lines about a context that is being sent
+
 
 class BuildView:
     """What a user sees of a build: a live region that keeps time, or plain lines, or only the log of a failure."""
@@ -10833,10 +10835,14 @@ class BuildView:
             self._console.region([])
 
     def count(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """The context as it is sent, counted."""
+        """The context as it is sent, counted; plain lines say every few seconds how far it is."""
+        told = self._clock()
         for piece in pieces:
             yield piece
             self._progress.sent += len(piece)
+            if self._clock() - told >= CONTEXT_TOLD and not self._live and not self._quiet:
+                told = self._clock()
+                self._console.info(f"sending the build context: {render_size(self._progress.sent)}")
 
     def take(self, line: JSON) -> None:
         """Show one line of the builder's. Raises StreamError: it is broken."""

@@ -412,6 +412,17 @@ def test_a_failing_steps_log_is_shown_once(options: dict[str, Any], capfd: pytes
     assert text.count("the reason") == 1
 
 
+def test_a_large_context_is_told_while_it_is_sent(capfd: pytest.CaptureFixture[str]) -> None:
+    ticks = iter(range(0, 1000, 2))
+    pieces = [bytes(1_000_000)] * 4
+    for quiet in (False, True):
+        view = cogpredict.BuildView(Console({}), quiet=quiet, clock=lambda: float(next(ticks)))
+        assert list(view.count(pieces)) == pieces
+        told = capfd.readouterr().err.splitlines()
+        assert bool(told) is not quiet
+        assert all(line.startswith("sending the build context: ") and line.endswith(" MB") for line in told)
+
+
 def test_a_quiet_build_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     run_build(STEP, {"stream": "out\n"}, DONE, quiet=True)
     assert capfd.readouterr() == ("", "")
