@@ -400,6 +400,11 @@ class Options(NamedTuple):
     shm_size: int = 6 << 30
     pull: str = "missing"
     dry_run: bool = False
+    base_image: str = ""
+    use_cog_base_image: str = ""
+    use_cuda_base_image: str = "auto"
+    no_cache: bool = False
+    openapi_schema: str = ""
     progress: str = ""
     debug: bool = False
     no_color: bool = False
@@ -468,13 +473,19 @@ FLAGS: dict[str, tuple[str, str, Any, str]] = {
     "shm_size": ("--shm-size", "SIZE", "size", "size of /dev/shm (default 6g)"),
     "pull": ("--pull", "WHEN", ("missing", "always", "never"), "when to pull the image (default missing)"),
     "dry_run": ("--dry-run", "", "flag", "print what would be run, and run nothing"),
+    "base_image": ("--base-image", "IMAGE", "text", "build on this image (default: by cog.yaml, or COG_BASE_IMAGE)"),
+    "use_cog_base_image": ("--use-cog-base-image", "", ("true", "false"), "build on Cog's base image (default false)"),
+    "use_cuda_base_image": ("--use-cuda-base-image", "WHEN", ("true", "false", "auto"), "build on NVIDIA's CUDA image"),
+    "no_cache": ("--no-cache", "", "flag", "build again, whatever has been built"),
+    "openapi_schema": ("--openapi-schema", "FILE", "text", "the model's schema, instead of reading its source"),
     "progress": ("--progress", "MODE", ("auto", "tty", "plain", "quiet"), "how progress is shown (default auto)"),
     "debug": ("--debug", "", "flag", "show each call to the engine and the model"),
     "no_color": ("--no-color", "", "flag", "no colours"),
     "quiet": ("-q --quiet", "", "flag", "none of our own lines but errors"),
 }
 
-PREDICT_ABOUT = "Run a prediction on a Cog model: IMAGE, or a tar made by docker save (- for stdin)."
+PREDICT_ABOUT = ("Run a prediction on a Cog model: IMAGE, a tar made by docker save (- for stdin), or, without one, "
+                 "the model in this folder.")
 
 COMMAND_FLAGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "predict": (PREDICT_ABOUT, tuple(FLAGS)),
@@ -530,7 +541,7 @@ def flag_parser(command: str) -> Any:
 
     about, names = COMMAND_FLAGS[command]
     parser = Parser(prog=f"cog.pyz {command}", description=about, allow_abbrev=False)
-    parser.add_argument("image", nargs="*", metavar="IMAGE", help="an image, pulled when absent")
+    parser.add_argument("image", nargs="*", metavar="IMAGE", help="an image; without one the model here is built")
     for name in names:
         flags, metavar, kind, about = FLAGS[name]
         how: dict[str, Any] = {"dest": name, "help": about, "default": None}
@@ -548,6 +559,7 @@ def flag_parser(command: str) -> Any:
 def parse_argv(argv: list[str]) -> Options:
     """Options of a command line. Raises UsageError; `--help` prints and raises SystemExit."""
     command, rest = split_command(argv)
+    rest = [f"{word}=true" if word == "--use-cog-base-image" else word for word in rest]
     raw = vars(flag_parser(command).parse_intermixed_args(rest))
     images = raw.pop("image")
     given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
@@ -5527,6 +5539,16 @@ class Ports(NamedTuple):
     lane: int
 
 
+class Project(NamedTuple):
+    """A model's folder, to be seen at /src."""
+
+    folder: str
+    environment: dict[str, str]  # what tells the runtime where the model is
+    schema: bytes  # for .cog/openapi_schema.json; empty: none
+    files: dict[str, bytes]  # what a copy of the folder holds beside its own files, by path
+    copied: bool  # into the container, because the engine does not see the folder or may not write to it
+
+
 class Plan(NamedTuple):
     """What will be run: everything that the container host needs, and nothing that it must decide."""
 
@@ -5538,6 +5560,7 @@ class Plan(NamedTuple):
     uploads: bool  # the server was given --upload-url
     gpus_by_label: bool  # GPUs were asked for by the model's label only: go on without, if need be
     platform: str
+    project: Project | None = None
 
 
 def parse_gpus(text: str, *, cdi: bool) -> list[JSON]:
@@ -5697,19 +5720,21 @@ def shares_network(network: str) -> bool:
     return network == "host" or network.startswith("container:")
 
 
-def plan_container(options: Options, image: JSON, *, name: str, token: str, ports: Ports, variables: Mapping[str, str],
-                   environ: Mapping[str, str], cwd: str, podman: bool) -> Plan:
-    """What will be run for one prediction on an image.
+def plan_container(options: Options, image: JSON, label: JSON, project: Project | None = None, *, name: str, token: str,
+                   ports: Ports, variables: Mapping[str, str], environ: Mapping[str, str], cwd: str,
+                   podman: bool) -> Plan:
+    """What will be run for one prediction on an image, or on a project in the image that was built for it.
 
-    `image` is its inspect document, `token` the lane's secret, `variables` the user's for the model.
-    Raises UsageError: no Cog model, a bad --gpus or -v.
+    `image` is its inspect document, `label` the model's config as in run.cog.config, `token` the lane's secret,
+    `variables` the user's for the model. Raises UsageError: a bad --gpus or -v.
     """
     config = image.get("Config") or {}
-    label = model_label(config)
     by_label = not options.gpus and not options.cpu and bool((label.get("build") or {}).get("gpu"))
     inherited = dict(entry.partition("=")[::2] for entry in config.get("Env") or [])
-    env = server_environment(inherited, variables, environ, ports.model, debug=options.debug)
+    own = {**project.environment, **variables} if project else variables
+    env = server_environment(inherited, own, environ, ports.model, debug=options.debug)
     uploads = takes_uploads(config)
+    mounts = [{"Type": "bind", "Source": project.folder, "Target": "/src"}] if project and not project.copied else []
     body: JSON = {
         "Image": image.get("Id") or options.image,
         "Env": [f"{key}={value}" for key, value in env.items()],
@@ -5719,6 +5744,8 @@ def plan_container(options: Options, image: JSON, *, name: str, token: str, port
             "Init": True,
             "ShmSize": options.shm_size,
             "Binds": [parse_volume(volume, cwd) for volume in options.volume],
+            "Mounts": mounts,
+            "SecurityOpt": ["label=disable"] if mounts else [],
             "DeviceRequests": parse_gpus("all" if by_label else options.gpus, cdi=podman),
         },
     }
@@ -5728,7 +5755,38 @@ def plan_container(options: Options, image: JSON, *, name: str, token: str, port
         body["User"] = options.user
     if options.network:
         body["HostConfig"]["NetworkMode"] = options.network
-    return Plan(name, options.image, body, ports, helper_interpreters(config), uploads, by_label, options.platform)
+    return Plan(name, options.image, body, ports, helper_interpreters(config), uploads, by_label, options.platform,
+                project)
+
+
+def copied_instead(plan: Plan) -> Plan:
+    """The same plan with the project copied into the container, not mounted."""
+    host = {**plan.body["HostConfig"], "Mounts": [], "SecurityOpt": []}
+    project = plan.project._replace(copied=True) if plan.project else None
+    return plan._replace(body={**plan.body, "HostConfig": host}, project=project)
+
+
+def development_image(project: str, digest: str) -> str:
+    """The name of the image that is built for a project's folder, by the hash of what it is built from.
+
+    >>> development_image("/home/me/My Model_2", "0123456789abcdef")
+    'cog-my-model2:dev-0123456789ab'
+    """
+    name = os.path.basename(project).lower().replace(" ", "-")
+    name = "".join(char for char in name if char in "abcdefghijklmnopqrstuvwxyz0123456789-")[:26].strip("-")
+    name = name[4:] if name.startswith("cog-") else name
+    return f"cog-{name or 'model'}:dev-{digest[:12]}"
+
+
+def build_digest(files: Mapping[str, bytes], *words: str) -> str:
+    """The hash of all that decides an image: the files of its context, and words such as the platform."""
+    import hashlib
+
+    found = hashlib.sha256()
+    for part in (*words, *(part for name in sorted(files) for part in (name, files[name]))):
+        data = part if isinstance(part, bytes) else part.encode()
+        found.update(b"%d:%b" % (len(data), data))
+    return found.hexdigest()
 
 
 def render_plan(plan: Plan, engine: str, variables: Mapping[str, str], values: JSON) -> str:
@@ -10574,6 +10632,10 @@ GPU_HINT = ("the engine has no GPU for a container: it needs the NVIDIA driver a
             "(on Podman a CDI specification: nvidia-ctk cdi generate); --cpu runs without a GPU")
 
 
+class ProjectUnseen(ModelGone):
+    """The engine's /src is not the project's folder: it runs elsewhere, or we do."""
+
+
 class LanePortTaken(ModelGone):
     """Somebody else listens on the port that was chosen for the lane."""
 
@@ -10680,6 +10742,7 @@ class ContainerHost(Host):
         self._logs_ended = False
         self._marks = 0
         self._guardian: Guardian | None = None
+        self._seen = False  # the project was looked for in the container
 
     @property
     def gone(self) -> bool:
@@ -10707,6 +10770,9 @@ class ContainerHost(Host):
         engine = self._engine
         try:
             self._container = engine.container_create(plan.body, name=plan.name, platform=plan.platform)
+            if plan.project and plan.project.copied:
+                tar = copy_project(plan.project.folder, extra_files=plan.project.files, warn=self._console.warn)
+                engine.container_put_archive(self._container, "/src", tar)
             attach = engine.container_attach(self._container)
             ended = engine.container_wait(self._container, "removed")
             engine.container_start(self._container)
@@ -10771,8 +10837,22 @@ class ContainerHost(Host):
         if self.is_due():
             self._start_helper()
         hello = self.link.hello if self.link is not None else {}
+        if hello and not self._seen:
+            self._check_project()
         if hello and not hello.get("lane"):
             raise LanePortTaken(f"port {self._plan.ports.lane} is taken beside the model: {hello.get('error', '')}")
+
+    def _check_project(self) -> None:
+        """Compare a file of the project at both ends, once. Raises ProjectUnseen."""
+        import hashlib
+
+        self._seen, project = True, self._plan.project
+        if project is None or project.copied or self.link is None:
+            return
+        name = next(iter(project.files))
+        told = self.link.digest(f"/src/{name}", time.monotonic() + 5)
+        if not self.link.ended and told != hashlib.sha256(project.files[name]).hexdigest():
+            raise ProjectUnseen(f"the engine does not see {project.folder}")
 
     def ended(self) -> str:
         """What became of the container, in words."""
@@ -11868,8 +11948,7 @@ class Job(NamedTuple):
     """One prediction, all read and checked, before anything is started."""
 
     options: Options
-    image: JSON  # its inspect document
-    document: JSON | None  # its OpenAPI document, if it has a usable label
+    document: JSON | None  # the model's OpenAPI document, if it has a usable one
     values: JSON  # the input
     result: OutputPlan
     variables: dict[str, str]  # the user's, for the model
@@ -11877,35 +11956,208 @@ class Job(NamedTuple):
 
 
 def cmd_predict(options: Options, world: World) -> int:
-    """Run one prediction on an image; return the exit code."""
-    if not options.image:
-        raise UsageError("IMAGE is missing", hint=f"cog.pyz {options.command} IMAGE -i NAME=VALUE")
+    """Run one prediction on an image, or on the model in this folder; return the exit code."""
     context = replicate_context(options, world.environ)
     variables = parse_environment(options, world.environ, lambda path: read_text_file(path, "--env-file"))
     plan_result(options, None, world)
-    address = find_address(options.engine, world.environ, world.home)
     reader = Reader(world.stdin, world.cwd, world.home)
+    job = Job(options, None, {}, plan_result(options, None, world), variables, context)
     try:
-        with connect_engine(address, world.console, world.environ) as engine:
-            if is_archive(options.image):
-                options = options._replace(image=load_image(engine, options, world), pull="never")
-            image = find_image(engine, options, world)
-            model_label(image.get("Config") or {})
-            document = image_document(image)
-            job = Job(options, image, document, read_inputs(options, document, reader),
-                      plan_result(options, document, world), variables, context)
-            return show_plan(engine, job, world) if options.dry_run else try_job(engine, job, reader, world)
+        return predict_image(job, reader, world) if options.image else predict_source(job, reader, world)
     finally:
         reader.close()
 
 
-def try_job(engine: Engine, job: Job, reader: Reader, world: World) -> int:
-    """Run the job, once more with other ports if somebody beside the model has one of them; return the exit code."""
+def fill_job(job: Job, document: JSON | None, reader: Reader, world: World) -> Job:
+    """The job with its inputs read and checked, and the place of its result, by the model's schema. Raises CogError."""
+    return job._replace(document=document, values=read_inputs(job.options, document, reader),
+                        result=plan_result(job.options, document, world))
+
+
+def predict_image(job: Job, reader: Reader, world: World) -> int:
+    """Run one prediction on an image; return the exit code."""
+    options = job.options
+    address = find_address(options.engine, world.environ, world.home)
+    with connect_engine(address, world.console, world.environ) as engine:
+        if is_archive(options.image):
+            options = options._replace(image=load_image(engine, options, world), pull="never")
+        image = find_image(engine, options, world)
+        label = model_label(image.get("Config") or {})
+        job = fill_job(job._replace(options=options), image_document(image), reader, world)
+        return run_in_container(engine, job, image, label, None, reader, world)
+
+
+def read_model(options: Options, world: World) -> tuple[Config, JSON]:
+    """The config and the schema of the model in this folder. Raises ConfigError, SchemaError, UsageError."""
+    import json
+
+    config = read_config(find_config(world.cwd, options.file))
+    for text in config.warnings:
+        world.console.warn(text)
+    given = options.openapi_schema or world.environ.get("COG_OPENAPI_SCHEMA", "")
+    if given:
+        try:
+            document = json.loads(read_text_file(os.path.join(world.cwd, given), "--openapi-schema"))
+        except ValueError as error:
+            raise UsageError(f"{given} is not JSON: {error}") from error
+        if input_schema(document) is None:
+            raise UsageError(f"{given} is no schema of a model: it has no components.schemas.Input")
+        return config, document
+    found = read_schema(config.predict, config.project)
+    for text in found.warnings:
+        world.console.warn(text)
+    if found.concurrency > 1 and not config.concurrency_max:
+        config = config._replace(concurrency_max=found.concurrency)
+    return config, found.document
+
+
+def predict_source(job: Job, reader: Reader, world: World) -> int:
+    """Run one prediction on the model in this folder; return the exit code."""
+    config, document = read_model(job.options, world)
+    job = fill_job(job, document, reader, world)
+    address = find_address(job.options.engine, world.environ, world.home)
+    with connect_engine(address, world.console, world.environ) as engine:
+        image = find_development_image(engine, config, job.options, world)
+        project = plan_project(config, document, is_local=engine.host_is_local)
+        if project.schema and not project.copied:
+            write_schema(config.project, project.schema)
+        return run_in_container(engine, job, image, config_json(config), project, reader, world)
+
+
+def plan_project(config: Config, document: JSON, *, is_local: bool) -> Project:
+    """How the container gets the project. Raises ConfigError: the config cannot be read again."""
+    schema = render_schema(document).encode()
+    with open(os.path.join(config.project, config.file_name), "rb") as file:
+        own = file.read()
+    old = version_numbers(config.python_version)[:2] < (3, 10) or (0,) < version_numbers(config.sdk_version) < (0, 17)
+    renamed = old and config.file_name != "cog.yaml"
+    files = {config.file_name: own, ".cog/openapi_schema.json": schema, **({"cog.yaml": own} if renamed else {})}
+    copied = renamed or not is_local or not os.access(config.project, os.W_OK)
+    return Project(config.project, runtime_environment(config), schema, files, copied)
+
+
+def write_schema(project: str, schema: bytes) -> None:
+    """Put the schema where the runtime looks for it, only when it differs, and whole. Raises OutputError."""
+    path = os.path.join(project, ".cog", "openapi_schema.json")
     try:
-        return run_job(engine, job, reader, world)
+        with open(path, "rb") as file:
+            if file.read() == schema:
+                return
+    except OSError:
+        pass  # there is none yet
+    part = f"{path}.{os.urandom(4).hex()}"
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(schema)
+        os.replace(part, path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+
+
+PROJECT_LABEL = "cog.pyz.project"  # the label of an image for development; its value is the project's folder
+
+
+def find_development_image(engine: Engine, config: Config, options: Options, world: World) -> JSON:
+    """The image for a project, inspected; built, unless nothing changed. Raises BuildFailed, EngineError."""
+    import platform
+
+    settings = read_build_settings(config, world.environ, world.cwd, platform.machine())
+    settings = settings._replace(
+        base_image=options.base_image or settings.base_image, use_cog_base_image=options.use_cog_base_image == "true",
+        use_cuda_base_image=options.use_cuda_base_image != "false", for_development=True)
+    files = build_files(config, settings, lambda name: read_bytes(os.path.join(config.project, name)))
+    name = development_image(config.project, build_digest(files, config.project, options.platform))
+    found = None if options.no_cache else engine.image_inspect(name)
+    if found is not None:
+        return found
+    world.console.info("Building Docker image from environment in cog.yaml...")
+    for base in list_base_images(config, settings):
+        pull_base(engine, base, options, world)
+    build_project(engine, name, files, settings, config, options, world)
+    for image in engine.image_list(f"{PROJECT_LABEL}={config.project}"):
+        for tag in image.get("RepoTags") or []:
+            if tag != name and not tag.endswith(f"/{name}"):
+                try:
+                    engine.image_remove(tag)
+                except EngineError as error:
+                    world.console.debug(f"{tag} stays: {error}")
+    found = engine.image_inspect(name)
+    if found is None:
+        raise EngineError("image", 0, f"{name} is gone as soon as it was built")
+    return found
+
+
+def read_bytes(path: str) -> bytes:
+    """A file's contents. Raises OSError."""
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def pull_base(engine: Engine, base: str, options: Options, world: World) -> None:
+    """Have a base image, without asking a registry for one that is here. Raises BuildFailed."""
+    if engine.image_inspect(base) is not None:
+        return
+    try:
+        pull_image(engine, base, world.console, world.environ, world.home, platform=options.platform)
+    except EngineError as error:
+        raise BuildFailed(f"the base image {base} cannot be had: {error.message}",
+                          hint="--base-image NAME takes one that the engine has, "
+                               "--engine none runs without an image") from error
+
+
+def build_project(engine: Engine, name: str, files: Mapping[str, bytes], settings: BuildSettings, config: Config,
+                  options: Options, world: World) -> None:
+    """Build the image of a project's environment; the project itself is not part of it. Raises BuildFailed."""
+    import json
+
+    proxies = {key: world.environ[key] for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+               for key in (name, name.upper()) if world.environ.get(key)}
+    query = {"t": name, "dockerfile": f"{BUILD_FOLDER}/Dockerfile", "buildargs": json.dumps(proxies),
+             "labels": json.dumps({PROJECT_LABEL: config.project})}
+    if options.platform:
+        query["platform"] = options.platform
+    if options.no_cache:
+        query["nocache"] = "1"
+    secrets = {"pip.conf": settings.pip_conf.encode} if settings.pip_conf else None
+    quiet = options.quiet or options.progress == "quiet"
+    build_image(engine, world.console, query=query, context=[render_extra_files(files) + TAR_END], secrets=secrets,
+                quiet=quiet)
+
+
+def run_in_container(engine: Engine, job: Job, image: JSON, label: JSON, project: Project | None, reader: Reader,
+                     world: World) -> int:
+    """Run the job in a container, once more where that needs another plan; return the exit code."""
+    def make() -> tuple[Plan, str]:
+        token = os.urandom(16).hex()
+        ports = pick_ports(job.options.network, int.from_bytes(os.urandom(2), "big"))
+        return plan_container(job.options, image, label, project, name=f"cog-{os.urandom(6).hex()}", token=token,
+                              ports=ports, variables=job.variables, environ=world.environ, cwd=world.cwd,
+                              podman=engine.is_podman), token
+
+    plan, token = make()
+    if job.options.dry_run:
+        values = describe_inputs(job.values, input_schema(job.document) if job.document else None)
+        world.console.result(render_plan(plan, str(engine.address), job.variables, values).encode())
+        return 0
+    overlapping = int((label.get("concurrency") or {}).get("max") or 1) > 1
+
+    def run(plan: Plan, token: str) -> int:
+        return run_job(job, lambda lane: ContainerHost(engine, plan, lane, world.loop, world.console), plan.name, token,
+                       plan.ports.lane, overlapping, reader, world)
+
+    try:
+        return run(plan, token)
+    except ProjectUnseen as error:
+        world.console.debug(f"{error}; it is copied into the container")
+        return run(copied_instead(plan), token)
+    except EngineError as error:
+        if project is None or project.copied or "bind source path does not exist" not in error.message:
+            raise
+        return run(copied_instead(plan), token)
     except LanePortTaken as error:
         world.console.debug(str(error))
-    return run_job(engine, job, reader, world)
+    return run(*make())
 
 
 def plan_result(options: Options, document: JSON | None, world: World) -> OutputPlan:
@@ -11914,49 +12166,33 @@ def plan_result(options: Options, document: JSON | None, world: World) -> Output
     return plan_output(options.output, as_json=options.json is not None, schema=schema, cwd=world.cwd, home=world.home)
 
 
-def make_plan(engine: Engine, job: Job, world: World) -> tuple[Plan, str]:
-    """What will be run, under a name and with ports of its own, and the lane's token. Raises UsageError."""
-    token = os.urandom(16).hex()
-    ports = pick_ports(job.options.network, int.from_bytes(os.urandom(2), "big"))
-    return plan_container(job.options, job.image, name=f"cog-{os.urandom(6).hex()}", token=token, ports=ports,
-                          variables=job.variables, environ=world.environ, cwd=world.cwd, podman=engine.is_podman), token
+def run_job(job: Job, make_host: Callable[[Lane], Host], name: str, token: str, lane_port: int, overlapping: bool,
+            reader: Reader, world: World) -> int:
+    """Start the model, run the prediction, write its result; return the exit code.
 
-
-def show_plan(engine: Engine, job: Job, world: World) -> int:
-    """Print what would be run."""
-    plan, _ = make_plan(engine, job, world)
-    values = describe_inputs(job.values, input_schema(job.document) if job.document else None)
-    world.console.result(render_plan(plan, str(engine.address), job.variables, values).encode())
-    return 0
-
-
-def run_job(engine: Engine, job: Job, reader: Reader, world: World) -> int:
-    """Start the model, run the prediction, write its result; return the exit code."""
+    `overlapping`: the model may be ready while a prediction runs.
+    """
     import contextlib
 
-    plan, token = make_plan(engine, job, world)
     console = world.console
     with contextlib.ExitStack() as stack:
         progress, logs = Progress(), LogTail(console.log)
-        store = OutputStore(job.result, output_schema(job.document) if job.document else None, console, plan.name)
-        stack.enter_context(contextlib.closing(store))
-        lane = Lane(token, plan.ports.lane, on_upload=lambda *upload: store.open_upload(*upload),
-                    on_webhook=progress.hook,
+        store = stack.enter_context(contextlib.closing(make_store(job, console, name)))
+        lane = Lane(token, lane_port, on_upload=lambda *upload: store.open_upload(*upload), on_webhook=progress.hook,
                     json_reader=lambda: HookReader(SpillReader(lambda mime: store.open_blob(mime)), logs))
-        host: Host = ContainerHost(engine, plan, lane, world.loop, console)
+        host = make_host(lane)
         stack.callback(host.close)
         host.start()
         wait_for_setup(host, job.options.setup_timeout, console)
         if job.document is None:
             job = ask_schema(host, job, reader, world)
-            store = OutputStore(job.result, output_schema(job.document) if job.document else None, console, plan.name)
-            stack.enter_context(contextlib.closing(store))
+            store = stack.enter_context(contextlib.closing(make_store(job, console, name)))
         logs.wanted = speaks_coglet(host)
         live = LiveText(console) if job.result.live else None
         progress.show, progress.log = live.feed if live is not None else None, console.log
         console.phase("Running prediction...")
         try:
-            response = run_prediction(host, make_request(host, job, lane), progress, lane)
+            response = run_prediction(host, make_request(host, job, lane, overlapping), progress, lane)
         except CogError:
             if live is not None and live.count:
                 live.end()
@@ -11965,6 +12201,11 @@ def run_job(engine: Engine, job: Job, reader: Reader, world: World) -> int:
         console.done()
         store.finish(response, uploads_at=lane.url("out"), live=live)
     return 0
+
+
+def make_store(job: Job, console: Console, name: str) -> OutputStore:
+    """The store for the job's result."""
+    return OutputStore(job.result, output_schema(job.document) if job.document else None, console, name)
 
 
 def ask_schema(host: Host, job: Job, reader: Reader, world: World) -> Job:
@@ -11980,8 +12221,7 @@ def ask_schema(host: Host, job: Job, reader: Reader, world: World) -> Job:
     if not isinstance(document, dict):
         world.console.debug("the model has no schema: its inputs are not checked")
         return job
-    return job._replace(document=document, values=read_inputs(job.options, document, reader),
-                        result=plan_result(job.options, document, world))
+    return fill_job(job, document, reader, world)
 
 
 def speaks_coglet(host: Host) -> bool:
@@ -11989,11 +12229,9 @@ def speaks_coglet(host: Host) -> bool:
     return "version" in (host.health_body or {})
 
 
-def make_request(host: Host, job: Job, lane: Lane) -> Request:
+def make_request(host: Host, job: Job, lane: Lane, overlapping: bool) -> Request:
     """The request as it is posted; files are in the lane."""
     values = render_inputs(job.values, lambda file: lane.add_file(file.open, file.name, file.size))
-    label = model_label(job.image.get("Config") or {})
-    overlapping = int((label.get("concurrency") or {}).get("max") or 1) > 1
     operation = ((job.document or {}).get("paths") or {}).get("/predictions", {}).get("post", {})
     return Request(f"cog{os.urandom(12).hex()}", "/predictions", {"input": values, **job.context}, lane.hook_url,
                    streamed=job.result.live and bool(operation.get("x-cog-streaming")), live=job.result.live,

@@ -7,6 +7,7 @@ from cogpredict import (
     Options,
     Ports,
     UsageError,
+    model_label,
     parse_environment,
     parse_gpus,
     parse_volume,
@@ -25,7 +26,7 @@ DEFAULT = Options(image="m")
 def make(options=DEFAULT, image=IMAGE, **how):
     given = {"name": "cog-1", "token": "t0k", "ports": Ports(5000, 20000), "variables": {}, "environ": {},
              "cwd": "/here", "podman": False, **how}
-    return plan_container(options, image, **given)
+    return plan_container(options, image, model_label(image["Config"]), **given)
 
 
 def test_the_server_is_told_where_files_go():
