@@ -9998,6 +9998,7 @@ class Link:
         self.health_body: JSON | None = None
         self.on_health: Callable[[], None] | None = None
         self.exited: int | None = None
+        self._heard = False  # a byte of the helper's was here
         self.trouble = bytearray()
         self.ended, self.end_reason = False, ""
         self._source = loop.add(stream, self._on_data, self._on_end, self._pump)
@@ -10047,12 +10048,17 @@ class Link:
 
     def _on_data(self, data: bytes) -> None:
         for stream, payload in [(1, data)] if self._frames is None else self._frames.feed(data):
-            if stream == 1:
+            if stream == 1 and self._is_helper(payload):
                 for kind, number, part in self._parser.feed(payload):
                     self._take(kind, number, part)
             else:
                 self.trouble += payload
                 del self.trouble[:-TROUBLE_LIMIT]
+
+    def _is_helper(self, payload: bytes) -> bool:
+        """Whether the helper speaks: an engine says on the same stream why a program could not be run."""
+        self._heard = self._heard or self._frames is None or payload[0] <= LINK_CONTROL
+        return self._heard
 
     def _on_end(self) -> None:
         said = bytes(self.trouble).decode("utf-8", "replace").strip().rpartition("\n")[2]
@@ -10553,6 +10559,7 @@ def helper_source() -> str:
 
 DRAIN_LIMIT = 10.0  # seconds for which the last log lines are waited for at most
 DRAIN_QUIET = 0.02  # seconds of silence after which nothing more is expected
+HELPER_TRIES = 6  # an engine may refuse the first ones, while the container is coming up
 ORPHAN_AGE = 60  # seconds after which a container of ours that does not run belongs to a dead run
 LOG_TAIL = 1 << 16  # bytes of the model's last output that are kept for an error
 
@@ -10742,6 +10749,7 @@ class ContainerHost(Host):
         self._logs_ended = False
         self._marks = 0
         self._guardian: Guardian | None = None
+        self._tries = 0  # to run a helper
         self._seen = False  # the project was looked for in the container
 
     @property
@@ -10788,18 +10796,23 @@ class ContainerHost(Host):
         self.loop.add(ended, lambda data: self._on_exit(ended.feed(data)), lambda: None)
 
     def _start_helper(self) -> None:
-        """Run the helper with the next interpreter that the image may have. Raises ModelGone: none is left."""
-        if not self._interpreters:
-            raise ModelGone("no Python was found in the image to reach the model with",
+        """Run the helper, with the next interpreter if the image lacks the last. Raises ModelGone: none is left."""
+        said = bytes(self.link.trouble).decode("utf-8", "replace") if self.link is not None else ""
+        self._console.debug(f"helper: {said.strip()}")
+        if any(words in said for words in ("not found", "no such file", "No such file", "ermission denied")):
+            self._interpreters.pop(0)
+        self._tries += 1
+        if not self._interpreters or self._tries > HELPER_TRIES:
+            raise ModelGone("no Python was found in the image to reach the model with" if not self._interpreters else
+                            f"no helper could be run beside the model: {said.strip()}",
                             hint="the image's command must be a python on its PATH")
-        command = [self._interpreters.pop(0), "-ISc", helper_source()]
+        command = [self._interpreters[0], "-ISc", helper_source()]
         try:
             stream = self._engine.exec_start(self._engine.exec_create(self._container, command))
-        except EngineError as error:
-            self._console.debug(f"helper: {error}")
-            if not self._interpreters:
-                self.wait(lambda: self.exit_code is not None, time.monotonic() + 1)  # it may have ended: say so
+        except EngineError as error:  # a program that is missing, or a container that has ended
+            self.wait(lambda: self.exit_code is not None, time.monotonic() + 0.1 * self._tries)
             if self.exit_code is None:
+                self._interpreters = self._interpreters[1:] if "not found" in error.message else self._interpreters
                 self._start_helper()
             return
         settings: JSON = {"port": self._plan.ports.model, "lane": self._plan.ports.lane, "leash": "container"}
@@ -10828,9 +10841,9 @@ class ContainerHost(Host):
             self.exit_code = int(reply.get("StatusCode", -1))
 
     def is_due(self) -> bool:
-        """Whether the helper's interpreter turned out to be none."""
+        """Whether the helper turned out to be none, while the container lives."""
         link = self.link
-        return link is not None and link.ended and not link.greeted and self.exit_code is None
+        return link is not None and link.ended and not link.greeted and self.exit_code is None and not self._logs_ended
 
     def keep_up(self) -> None:
         """Try the next interpreter, if the last was none. Raises LanePortTaken."""
