@@ -8998,10 +8998,12 @@ class SessionPump:
 #            "poll": seconds between health checks, "spool": seconds that an upload has before it may go to a file,
 #            "leash": "container", "group:PGID", "spawned" or "" (what dies with us), "spawn": a program to start first}
 
-import typing as helper_typing  # noqa: E402  (the section's own)
+MYPY = False  # a type checker takes this for true: annotations need the names, and nothing else looks at them
+if MYPY:
+    import typing as helper_typing
 
-HelperAny = helper_typing.Any
-HelperJSON = helper_typing.Dict[str, HelperAny]
+    HelperAny = helper_typing.Any
+    HelperJSON = helper_typing.Dict[str, HelperAny]
 
 
 def helper_kill(leash: str, spawned: HelperAny, seconds: float = 5.0) -> None:

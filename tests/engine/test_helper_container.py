@@ -180,11 +180,13 @@ def test_the_leash_holds_when_the_near_end_is_killed(make_box: Any, engine_addre
 
 
 def test_a_taken_lane_port_is_reported(make_box: Any) -> None:
-    box = make_box(lane=5000)
-    box.wait(lambda: box.link.greeted)
-    if box.link.hello["lane"]:
-        pytest.skip("the helper was there before the model")  # and then the model could not listen
-    assert "in use" in box.link.hello["error"]
+    box = make_box()
+    box.wait_ready()
+    stream = box.engine.exec_start(box.engine.exec_create(box.container, ["python", "-ISc", c.helper_source()]))
+    second = c.Link(box.loop, stream, None, {"port": 5000, "lane": LANE, "leash": ""}, framed=True)
+    box.wait(lambda: second.greeted)
+    assert second.hello["lane"] == 0 and "in use" in second.hello["error"]
+    box.wait(lambda: second.health == "READY")
 
 
 class SlowSink(MemorySink):
