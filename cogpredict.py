@@ -48,6 +48,7 @@ from typing import (
 
 if TYPE_CHECKING:
     import ast
+    import subprocess
 
 __version__ = "0.1.0"
 
@@ -10897,6 +10898,683 @@ class ContainerHost(Host):
         self.loop.close()
         if self._guardian is not None:
             self._guardian.dismiss()
+
+
+# -- an environment
+
+PYTHON_PROBE = """
+import sys, json
+from importlib.util import find_spec
+try:
+    import pip
+    pip = pip.__version__
+except Exception:
+    pip = ""
+print(json.dumps([sys.implementation.name, sys.executable, ".".join(map(str, sys.version_info[:3])),
+                  bool(find_spec("venv")), bool(find_spec("ensurepip")), pip]))
+"""
+LEFTOVERS = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__", "VIRTUAL_ENV",
+             "VIRTUAL_ENV_PROMPT", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV")
+UV_INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
+PIP_PYTHON = (22, 3)  # the first pip that installs into another Python's environment
+STEP_LOG = 1 << 22  # bytes of an installation's log that are kept for a failure
+
+
+class Interpreter(NamedTuple):
+    """A Python of this machine, as it describes itself. `path` is no shim."""
+
+    path: str
+    version: str
+    has_venv: bool
+    has_ensurepip: bool
+    pip: str  # its version, empty without one
+
+
+class Environment(NamedTuple):
+    """A virtual environment with a model's requirements and the runtime in it. Nobody changes it while `lock`, a
+    descriptor, is open."""
+
+    python: str
+    folder: str
+    version: str  # Python's
+    runtime: str  # the version of cog
+    lock: int
+
+
+class EnvironmentJob(NamedTuple):
+    """What an environment is made from."""
+
+    folder: str
+    config: Config
+    settings: BuildSettings
+    environ: Mapping[str, str]
+
+
+def without_leftovers(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables but those that bend one Python or one pip to the ways of another.
+
+    >>> without_leftovers({"PYTHONPATH": "/x", "HOME": "/me"})
+    {'HOME': '/me'}
+    """
+    return {name: value for name, value in environ.items() if name not in LEFTOVERS}
+
+
+def probe_python(path: str, environ: Mapping[str, str]) -> Interpreter | None:
+    """What a Python says of itself; None if it is none, such as a shim with nothing behind it."""
+    import json
+
+    try:
+        code, out, _ = run_program([path, "-Ic", PYTHON_PROBE], b"", without_leftovers(environ))
+        name, *rest = json.loads(out.splitlines()[-1])
+        found = Interpreter(*rest)
+    except (OSError, ValueError, IndexError, TypeError):
+        return None
+    return found if code == 0 and name == "cpython" and found.path else None
+
+
+def list_python_paths(minor: str, environ: Mapping[str, str]) -> Iterator[str]:
+    """Where a Python of a minor version may lie on this machine, the likeliest first."""
+    import glob
+
+    home = environ.get("HOME", "")
+    if sys.version_info[:2] == version_numbers(minor) and sys.executable:
+        yield sys.executable
+    path = [folder for folder in environ.get("PATH", "").split(os.pathsep) if folder]
+    usual = ["/usr/local/bin", "/usr/bin", "/opt/homebrew/bin", f"/opt/homebrew/opt/python@{minor}/bin",
+             f"/Library/Frameworks/Python.framework/Versions/{minor}/bin"]
+    yield from (os.path.join(folder, f"python{minor}") for folder in [*path, *usual])
+    pyenv = environ.get("PYENV_ROOT") or os.path.join(home, ".pyenv")
+    uv = environ.get("UV_PYTHON_INSTALL_DIR") or os.path.join(
+        environ.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share"), "uv", "python")
+    for found in (glob.glob(os.path.join(glob.escape(pyenv), "versions", f"{minor}.*", "bin", "python")),
+                  glob.glob(os.path.join(glob.escape(uv), f"cpython-{minor}.*", "bin", f"python{minor}"))):
+        yield from sorted(found, key=lambda name: version_numbers(name.split(os.sep)[-3].partition("-")[2] or
+                                                                  name.split(os.sep)[-3]), reverse=True)
+    yield from (os.path.join(folder, name) for folder in path for name in ("python3", "python"))
+
+
+def find_python(version: str, environ: Mapping[str, str]) -> Interpreter | None:
+    """A Python of this machine with this minor version, and this patch if there is one; None without any."""
+    minor = ".".join(version.split(".")[:2])
+    best: Interpreter | None = None
+    for path in dict.fromkeys(list_python_paths(minor, environ)):
+        found = probe_python(path, environ) if os.access(path, os.X_OK) and os.path.isfile(path) else None
+        if found is None or not versions_match(found.version, minor):
+            continue
+        if versions_match(found.version, version):
+            return found
+        best = best or found
+    return best
+
+
+def near_versions(version: str, named: bool) -> list[str]:
+    """The minor versions that may stand in for one: the next and the previous, or all where cog.yaml names none.
+
+    >>> near_versions("3.11.4", True), near_versions("3.13", False)
+    (['3.12', '3.10'], ['3.14', '3.12', '3.11', '3.10', '3.9'])
+    """
+    wanted = (*version_numbers(version), 0)[1]
+    every = sorted(range(9, NEWEST_PYTHON[1] + 1), key=lambda minor: (abs(minor - wanted), -minor))
+    minors = [wanted + 1, wanted - 1] if named else every
+    return [f"3.{minor}" for minor in minors if minor != wanted and OLDEST_PYTHON <= (3, minor) <= NEWEST_PYTHON]
+
+
+def choose_pythons(config: Config, environ: Mapping[str, str]) -> list[Interpreter]:
+    """The Python that cog.yaml asks for, else those that may do. Raises BuildFailed: this machine has none of them."""
+    exact = find_python(config.python_version, environ)
+    if exact is not None:
+        return [exact]
+    minor = ".".join(config.python_version.split(".")[:2])
+    named = bool(read_config(os.path.join(config.project, config.file_name)).python_version)
+    found = [python for python in (find_python(near, environ) for near in near_versions(minor, named)) if python]
+    if not found:
+        raise BuildFailed(f"the model needs Python {minor}, which this machine does not have",
+                          hint=f"install it (apt-get install python{minor}-venv, brew install python@{minor}, "
+                               f"uv python install {minor}, pyenv install {minor}), or use a container engine")
+    return found
+
+
+def environment_folder(config: Config, environ: Mapping[str, str]) -> str:
+    """The folder of a project's environment: in its .cog, or in the user's cache where nothing can be written there."""
+    import hashlib
+
+    stem = config.file_name.rpartition(".")[0] or config.file_name
+    name = "venv" if stem == "cog" else f"venv-{stem}"
+    own = os.path.join(config.project, ".cog")
+    try:
+        keep_private(own)
+        return os.path.join(own, name)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise BuildFailed(f"{own} cannot be written: {error.strerror}") from error
+    cache = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME", ""), ".cache")
+    folder = os.path.join(cache, "cog", hashlib.sha256(os.path.realpath(config.project).encode()).hexdigest()[:16])
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise BuildFailed(f"neither {own} nor {folder} can be written: {error.strerror}",
+                          hint="XDG_CACHE_HOME names another folder for the environment") from error
+    return os.path.join(folder, name)
+
+
+def keep_private(folder: str) -> None:
+    """Make a project's .cog, of which no git takes notice. Raises OSError."""
+    os.makedirs(folder, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+    if not os.path.exists(os.path.join(folder, ".gitignore")):
+        with open(os.path.join(folder, ".gitignore"), "w", encoding="utf-8") as file:
+            file.write("*\n")
+
+
+def digest_environment(job: EnvironmentJob) -> str:
+    """What tells two environments apart: what they are made from, the contents of local files included, and where."""
+    import hashlib
+    import json
+
+    config, settings = job.config, job.settings
+    found = hashlib.sha256(json.dumps([
+        job.folder, config.python_version, config.requirements, runtime_requirements(config, settings),
+        settings.ca_certificates]).encode())
+    for path in config.artifacts:
+        try:
+            with open(os.path.join(config.project, path), "rb") as file:
+                found.update(hashlib.sha256(file.read()).digest())
+        except OSError as error:
+            raise ConfigError(f"requirement ./{path} cannot be read: {error.strerror}",
+                              hint="it takes a file inside the project") from error
+    for _, data in settings.wheels:
+        found.update(hashlib.sha256(data).digest())
+    return found.hexdigest()
+
+
+def identify(path: str) -> list[int]:
+    """What changes when a file is replaced; empty without one."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def find_environment(job: EnvironmentJob, digest: str, lock: int) -> tuple[Environment, str] | None:
+    """The environment that is there, and what there is to say of it; None if it is not whole or not what is wanted."""
+    import json
+
+    try:
+        with open(os.path.join(job.folder, "cog.json"), encoding="utf-8") as file:
+            mark = json.load(file)
+        python = os.path.join(job.folder, "bin", "python")
+        if mark["inputs"] != digest or not identify(python) or identify(mark["base"]) != mark["identity"]:
+            return None
+        if mark["note"] and find_python(job.config.python_version, job.environ):
+            return None  # the Python that was missing is there now
+        return Environment(python, job.folder, mark["version"], mark["runtime"], lock), mark["note"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_mark(job: EnvironmentJob, digest: str, python: Interpreter, note: str) -> None:
+    """Say that an environment is whole; the last thing that is done to it."""
+    import glob
+    import json
+
+    pattern = os.path.join(glob.escape(job.folder), "lib", "python*", "site-packages", "cog-*.dist-info")
+    runtime = "".join(os.path.basename(path)[4:-10] for path in glob.glob(pattern)[:1])
+    mark = {"inputs": digest, "base": python.path, "identity": identify(python.path), "version": python.version,
+            "runtime": runtime, "note": note}
+    path = os.path.join(job.folder, "cog.json")
+    with open(f"{path}.new", "w", encoding="utf-8") as file:
+        json.dump(mark, file)
+    os.replace(f"{path}.new", path)
+
+
+def take_lock(lock: int, exclusive: bool, console: Console, waiting: str) -> None:
+    """Lock a file, for oneself or together with other readers, as soon as nobody stands against it."""
+    import fcntl
+
+    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    while True:
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if waiting:
+                console.phase(waiting)
+                waiting = ""
+            console.tick()
+            time.sleep(0.1)
+        except OSError as error:
+            console.debug(f"lock: {error}")  # a file system without locks
+            return
+
+
+def prepare_environment(config: Config, settings: BuildSettings, console: Console,
+                        environ: Mapping[str, str]) -> Environment:
+    """The environment of a completed config, made if need be. Raises BuildFailed, ConfigError.
+
+    It is shared by the runs of its project; one that must change it waits until the others are done.
+    """
+    job = EnvironmentJob(environment_folder(config, environ), config, settings, environ)
+    digest = digest_environment(job)
+    try:
+        lock = os.open(f"{job.folder}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise BuildFailed(f"{job.folder}.lock cannot be opened: {error.strerror}") from error
+    try:
+        while True:
+            take_lock(lock, False, console, "Waiting for another run to prepare the environment...")
+            found = find_environment(job, digest, lock)
+            if found is not None:
+                break
+            take_lock(lock, True, console, "Waiting for another run that uses the environment...")
+            if find_environment(job, digest, lock) is None:
+                make_environment(job, digest, console, lock)
+    except BaseException:
+        os.close(lock)
+        raise
+    if found[1]:
+        console.warn(found[1])
+    return found[0]
+
+
+def make_environment(job: EnvironmentJob, digest: str, console: Console, lock: int) -> None:
+    """Make an environment with the first Python that can. Raises BuildFailed; then, and when interrupted, nothing of
+    it is left."""
+    minor = ".".join(job.config.python_version.split(".")[:2])
+    pythons = choose_pythons(job.config, job.environ)
+    for number, python in enumerate(pythons):
+        fits = versions_match(python.version, minor)
+        note = "" if fits else f"this machine has no Python {minor}: the model runs on Python {python.version}"
+        try:
+            remove_tree(job.folder)
+            console.phase(f"Preparing an environment on Python {python.version}...")
+            steps = plan_environment(job, python)
+            write_environment_files(job)
+            for step in steps:
+                run_step(step, job, console, lock)
+            write_mark(job, digest, python, note)
+            console.done()
+            return
+        except OSError as error:
+            remove_tree(job.folder)
+            raise BuildFailed(f"the environment cannot be written: {error}") from error
+        except BuildFailed as error:
+            remove_tree(job.folder)
+            if number + 1 == len(pythons):
+                raise
+            console.warn(f"{error}; once more with Python {pythons[number + 1].version}")
+        except BaseException:
+            remove_tree(job.folder)
+            raise
+
+
+def remove_tree(folder: str) -> bool:
+    """Whether a folder is gone, removed with all that is in it."""
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+    return not os.path.lexists(folder)
+
+
+def find_uv(environ: Mapping[str, str]) -> str:
+    """The path of uv, if it would ask the indexes that pip would ask; empty else."""
+    import shutil
+
+    found = shutil.which("uv", path=environ.get("PATH", "")) or ""
+    own = any(environ.get(name) for name in UV_INDEXES)
+    return found if own or not (read_pip_conf(environ) or environ.get("PIP_FIND_LINKS")) else ""
+
+
+def plan_environment(job: EnvironmentJob, python: Interpreter) -> list[list[str]]:
+    """The programs that make an environment, one after the other. Raises BuildFailed: nothing here can."""
+    folder, config, settings = job.folder, job.config, job.settings
+    inside = os.path.join(folder, "bin", "python")
+    uv = find_uv(job.environ)
+    if uv:
+        create = [[uv, "venv", "--no-project", "--allow-existing", "--python", python.path, folder]]
+        install = [uv, "pip", "install", "--python", inside, "--compile-bytecode", "--index-strategy",
+                   "unsafe-best-match"]
+    elif python.has_venv and python.has_ensurepip:
+        create = [[python.path, "-Im", "venv", folder]]
+        install = [inside, "-Im", "pip", "install"]
+    elif python.has_venv:
+        create = [[python.path, "-Im", "venv", "--without-pip", folder]]
+        install = [*find_pip(job, python), "install"]
+    else:
+        raise lacks_tools(python)
+    words = runtime_requirements(config, settings, os.path.join(folder, "runtime"))
+    steps = [[*install, "-r", os.path.join(folder, "requirements.txt")]] if config.requirements else []
+    return [*create, *steps, [*install, *words]]
+
+
+def lacks_tools(python: Interpreter) -> BuildFailed:
+    """The error for a Python that can make no environment."""
+    minor = ".".join(python.version.split(".")[:2])
+    return BuildFailed(f"{python.path} can make no environment: it lacks venv or pip",
+                       hint=f"apt-get install python{minor}-venv (as root), or install uv")
+
+
+def find_pip(job: EnvironmentJob, python: Interpreter) -> list[str]:
+    """The command of a pip that installs into an environment without one. Raises BuildFailed: there is none."""
+    import glob
+
+    inside = os.path.join(job.folder, "bin", "python")
+    ours = probe_python(sys.executable, job.environ) if sys.executable else None
+    for other in (python, ours):
+        if other is not None and version_numbers(other.pip) >= PIP_PYTHON:
+            return [other.path, "-Im", "pip", "--python", inside]
+    bundled = os.path.join(glob.escape(sys.base_prefix), "lib", "python3*", "ensurepip", "_bundled", "pip-*.whl")
+    for wheel in [*glob.glob("/usr/share/python-wheels/pip-*.whl"), *glob.glob(bundled)]:
+        return [inside, "-I", os.path.join(wheel, "pip")]
+    raise lacks_tools(python)
+
+
+def write_environment_files(job: EnvironmentJob) -> None:
+    """Write what the installation reads: the requirements, local wheels of Cog, certificates. Raises OSError."""
+    config, settings = job.config, job.settings
+    lines = [os.path.join(config.project, line[2:]) if line.startswith("./") and line[2:] in config.artifacts else line
+             for line in config.requirements]
+    files = {"requirements.txt": "".join(f"{line}\n" for line in lines).encode()}
+    files.update((os.path.join("runtime", name), data) for name, data in settings.wheels)
+    if settings.ca_certificates:
+        files["certificates.pem"] = "\n".join([read_system_certificates(), *settings.ca_certificates]).encode()
+    for name, data in files.items():
+        path = os.path.join(job.folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(data)
+
+
+def read_system_certificates() -> str:
+    """The PEM text of the authorities that this machine trusts, as far as one file holds them."""
+    import ssl
+
+    path = ssl.get_default_verify_paths().cafile
+    return read_text(path) if path and os.path.isfile(path) else ""
+
+
+def certificate_variables(folder: str) -> dict[str, str]:
+    """The variables that make pip, requests and OpenSSL trust the authorities of an environment, if it has its own."""
+    path = os.path.join(folder, "certificates.pem")
+    names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT")
+    return dict.fromkeys(names, path) if os.path.exists(path) else {}
+
+
+def run_step(argv: Sequence[str], job: EnvironmentJob, console: Console, lock: int) -> None:
+    """Run one program that makes the environment; its last line is the status. Raises BuildFailed, its log shown."""
+    import select
+    import subprocess
+
+    variables = {**without_leftovers(job.environ), **certificate_variables(job.folder), "PIP_NO_INPUT": "1",
+                 "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_PROGRESS_BAR": "off", "PIP_ROOT_USER_ACTION": "ignore",
+                 "PYTHONUNBUFFERED": "1"}
+    log = bytearray()
+    console.debug(" ".join(argv))
+    with subprocess.Popen(argv, cwd=job.config.project, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, start_new_session=True) as process:
+        assert process.stdout is not None
+        guardian = Guardian(lambda: kill_group(process.pid) and remove_tree(job.folder), [lock])
+        try:
+            while True:
+                if select.select([process.stdout], [], [], REDRAW)[0]:
+                    data = os.read(process.stdout.fileno(), READ_SIZE)
+                    if not data:
+                        break
+                    log += data
+                    del log[:-STEP_LOG]
+                    console.status(last_line(bytes(log[-4096:])))
+                console.tick()
+        except BaseException:
+            kill_group(process.pid)
+            raise
+        finally:
+            guardian.dismiss()
+    if process.returncode:
+        console.log(bytes(log))
+        raise step_failure(argv, bytes(log))
+
+
+def step_failure(argv: Sequence[str], log: bytes) -> BuildFailed:
+    """The error for a program that failed, with the line that says why."""
+    lines = [line.strip() for line in log.decode("utf-8", "replace").splitlines()]
+    errors = [line.partition(":")[2].strip() for line in lines if line.lower().startswith("error:")]
+    said = (errors or [line for line in lines if line] or [""])[-1]
+    what = "installing the model's requirements" if "-r" in argv else "installing Cog's runtime"
+    what = what if "install" in argv else "making the environment"
+    hint = "" if "install" in argv else "apt-get install python3-venv (as root), or install uv"
+    if "no matching distribution" in said.lower() or "no solution" in log.decode("utf-8", "replace").lower():
+        hint = "no such version is on the package index for this Python: python_version of cog.yaml names another"
+    return BuildFailed(f"{what} failed" + (f": {said}" if said else ""), hint=hint)
+
+
+def kill_group(leader: int) -> bool:
+    """True, after a process group was killed or found gone."""
+    import signal
+
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
+        pass
+    return True
+
+
+# -- a model in a process
+
+
+class ProcessPlan(NamedTuple):
+    """What will be run without an engine: everything that the process host needs."""
+
+    python: str  # the helper's
+    argv: list[str]  # the server's
+    cwd: str
+    env: dict[str, str]
+    ports: Ports
+    links: str  # the project whose files `cwd` is to have as links, empty where it is the project
+    config_name: str  # the config's name in there
+    lock: int  # closed when the model has ended
+
+
+def process_notice(config: Config) -> str:
+    """The line that says what running a model in a process means, and what of its config does not apply."""
+    source = config.predict.partition(":")[0]
+    try:
+        reads_src = "/src/" in read_text(os.path.join(config.project, source)) if source else False
+    except OSError:
+        reads_src = False
+    steps = f"{len(config.run)} command{'s' * (len(config.run) > 1)}"
+    lost = [text for text, is_lost in (
+        (f"system_packages ({', '.join(config.system_packages)})", config.system_packages),
+        (f"run ({steps})", config.run), (f"the image with CUDA {config.cuda}", config.gpu and config.cuda),
+        (f"/src/, which {source} names", reads_src)) if is_lost]
+    without = f"; without {', '.join(lost)}" if lost else ""
+    return f"not isolated: the model runs as you, in a virtual environment{without}"
+
+
+def pick_free_ports(number: int) -> Ports:
+    """Two ports of this machine that nobody listens on now, from a random `number`. Raises ModelGone: none is free."""
+    import socket
+
+    for attempt in range(100):
+        ports = pick_ports("host", number + 7 * attempt)
+        try:
+            for port in ports:
+                with socket.socket() as trial:
+                    trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    trial.bind(("127.0.0.1", port))
+            return ports
+        except OSError:
+            continue
+    raise ModelGone("no free port was found on 127.0.0.1")
+
+
+def expand_variables(text: str, known: Mapping[str, str]) -> str:
+    """A value of cog.yaml's environment with $NAME and ${NAME} filled in, as a Dockerfile does it.
+
+    >>> expand_variables("${A}:$B/x 5$ ${C:-d}", {"A": "1", "B": "2"})
+    '1:2/x 5$ d'
+    """
+    import re
+
+    def fill(found: re.Match[str]) -> str:
+        value = known.get(found[1] or found[2], "")
+        if found[3] == ":-":
+            return value or found[4]
+        return (found[4] if value else "") if found[3] == ":+" else value
+
+    return re.sub(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:[-+])([^}]*))?\})", fill, text)
+
+
+def visible_gpus(options: Options) -> dict[str, str]:
+    """The variable that shows a process only the GPUs that the flags name. Raises UsageError.
+
+    >>> visible_gpus(Options(gpus="device=0,2")), visible_gpus(Options(gpus="all")), visible_gpus(Options(cpu=True))
+    ({'CUDA_VISIBLE_DEVICES': '0,2'}, {}, {'CUDA_VISIBLE_DEVICES': ''})
+    """
+    if options.cpu:
+        return {"CUDA_VISIBLE_DEVICES": ""}
+    for request in parse_gpus(options.gpus, cdi=False):
+        ids = [device.rpartition("=")[2] for device in request.get("DeviceIDs", [])]
+        ids = ids or [str(number) for number in range(request.get("Count", -1))]
+        return {"CUDA_VISIBLE_DEVICES": ",".join(ids)} if ids and ids != ["all"] else {}
+    return {}
+
+
+def plan_process(options: Options, config: Config, environment: Environment, ports: Ports, token: str,
+                 variables: Mapping[str, str], environ: Mapping[str, str]) -> ProcessPlan:
+    """What will be run for one prediction without an engine. Raises UsageError: a flag that needs a container.
+
+    `variables` are the user's for the model, `token` is the lane's.
+    """
+    for flag, value in (("--volume", options.volume), ("--network", options.network), ("--user", options.user),
+                        ("--platform", options.platform)):
+        if value:
+            raise UsageError(f"{flag} needs a container engine", hint="leave it out, or name an engine with --engine")
+    bin_folder = os.path.dirname(environment.python)
+    base = {**without_leftovers(environ), **certificate_variables(environment.folder), "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1", "VIRTUAL_ENV": environment.folder, **visible_gpus(options)}
+    base["PATH"] = os.pathsep.join([bin_folder, environ.get("PATH") or os.defpath])
+    asked: dict[str, str] = {}
+    for name, value in config.environment:
+        asked[name] = expand_variables(value, {**base, **asked})
+    user = {**asked, **runtime_environment(config), **variables}
+    env = {**base, **server_environment(base, user, environ, ports.model, debug=options.debug)}
+    argv = [environment.python, *SERVER, "--host", "127.0.0.1", "--upload-url",
+            f"http://127.0.0.1:{ports.lane}/{token}/up"]
+    links = config.project if config.file_name != "cog.yaml" and version_numbers(environment.runtime) < (0, 17) else ""
+    cwd = os.path.join(environment.folder, "project") if links else config.project
+    return ProcessPlan(environment.python, argv, cwd, env, ports, links, config.file_name, environment.lock)
+
+
+def link_project(project: str, folder: str, file_name: str) -> None:
+    """Fill a folder with links to all that a project has, its config under the name that old runtimes read."""
+    os.makedirs(folder, exist_ok=True)
+    wanted = {name: os.path.join(project, name) for name in os.listdir(project) if name not in (".cog", "cog.yaml")}
+    wanted["cog.yaml"] = os.path.join(project, file_name)
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if os.path.islink(path) and os.readlink(path) != wanted.get(name):
+            os.unlink(path)
+    for name, target in wanted.items():
+        try:
+            os.symlink(target, os.path.join(folder, name))
+        except FileExistsError:
+            pass  # another run's, or what the model wrote
+
+
+class ProcessHost(Host):
+    """A model in a process of this machine, which the helper, a child of ours, starts and holds on its leash.
+
+    `plan.lock` belongs to it.
+    """
+
+    def __init__(self, plan: ProcessPlan, lane: Lane, loop: Loop, console: Console) -> None:
+        super().__init__(loop, console)
+        self._plan, self._lane = plan, lane
+        self._helper: subprocess.Popen[bytes] | None = None
+        self._logs_ended = False
+        self._lock = plan.lock
+
+    @property
+    def gone(self) -> bool:
+        """Whether the model has ended, or can no longer be reached."""
+        return self.link is not None and (self.link.ended or self.link.exited is not None)
+
+    def start(self) -> None:
+        """Start the helper, and with it the model. Raises ModelGone."""
+        import subprocess
+
+        plan = self._plan
+        pairs = [os.pipe() for _ in range(3)]
+        child = (pairs[0][0], pairs[1][1], pairs[2][1])
+        control = PipeStream(pairs[1][0], pairs[0][1])
+        self.loop.add(PipeStream(pairs[2][0]), lambda data: self.show_log(2, data), self._on_log_end)
+        settings: JSON = {"port": plan.ports.model, "lane": plan.ports.lane, "leash": "spawned",
+                          "spawn": {"argv": plan.argv, "cwd": plan.cwd, "env": plan.env}}
+        try:
+            if plan.links:
+                link_project(plan.links, plan.cwd, plan.config_name)
+            self._helper = subprocess.Popen([plan.python, "-ISc", helper_source()], stdin=child[0], stdout=child[1],
+                                            stderr=child[2], cwd="/", env=plan.env, start_new_session=True)
+        except OSError as error:
+            control.close()
+            raise ModelGone(f"the model's Python cannot be started: {error}") from error
+        finally:
+            for descriptor in child:
+                os.close(descriptor)
+        self.link = Link(self.loop, control, self._lane, settings, framed=False)
+
+    def _on_log_end(self) -> None:
+        self._logs_ended = True
+
+    def keep_up(self) -> None:
+        """Look at how the model was started. Raises LanePortTaken, ModelGone."""
+        hello = self.link.hello if self.link is not None else {}
+        if hello and not hello.get("lane"):
+            raise LanePortTaken(f"port {self._plan.ports.lane} is taken: {hello.get('error', '')}")
+        if hello and not hello.get("spawned"):
+            raise ModelGone(f"the model's Python cannot be started: {hello.get('error', '')}")
+
+    def ended(self) -> str:
+        """What became of the model, in words."""
+        link = self.link
+        if link is not None and link.exited is None:
+            self.wait(lambda: link.exited is not None or link.ended, time.monotonic() + 2)
+        if link is None or link.exited is None:
+            return super().ended()
+        if link.exited == -9:
+            return "the model's process was killed, as a machine does that runs out of memory"
+        if link.exited < 0:
+            return f"the model's process was ended by signal {-link.exited}"
+        return f"the model's process ended with exit code {link.exited}"
+
+    def drain(self) -> None:
+        """Wait, within bounds, until what the model printed has been shown."""
+        began = time.monotonic()
+        while not self._logs_ended:
+            due = min(max(began, self._log_time) + DRAIN_QUIET, began + DRAIN_LIMIT)
+            if time.monotonic() >= due:
+                return
+            self.loop.run(lambda: self._logs_ended, due)
+
+    def close(self) -> None:
+        """End the model and the helper."""
+        import subprocess
+
+        self.loop.close()
+        helper, self._helper = self._helper, None
+        if helper is not None:
+            try:
+                helper.wait(5)
+            except subprocess.TimeoutExpired:
+                helper.kill()
+                helper.wait()
+            spawned = self.link.hello.get("spawned") if self.link is not None else 0
+            if helper.returncode < 0 and spawned and self.link is not None and self.link.exited is None:
+                kill_group(spawned)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
 
 # -- building an image
