@@ -10751,6 +10751,7 @@ class ContainerHost(Host):
         self._frames = FrameParser()
         self._logs_ended = False
         self._marks = 0
+        self._cut: dict[int, bytes] = {}  # the beginning of a mark, by stream
         self._guardian: Guardian | None = None
         self._tries = 0  # to run a helper
         self._seen = False  # the project was looked for in the container
@@ -10829,12 +10830,20 @@ class ContainerHost(Host):
                 self._engine.container_remove(str(found.get("Id")))
 
     def _on_log(self, data: bytes) -> None:
-        mark = f"{self._plan.name}-mark\n".encode()
         for stream, shown in self._frames.feed(data):
-            if mark in shown:
-                self._marks += shown.count(mark)
-                shown = shown.replace(mark, b"")
+            shown, self._cut[stream] = self._take_marks(self._cut.get(stream, b"") + shown)
             self.show_log(stream, shown)
+
+    def _take_marks(self, shown: bytes) -> tuple[bytes, bytes]:
+        """What is left to show without the marks in it, and the beginning of one that is cut at the end."""
+        mark = f"{self._plan.name}-mark\n".encode()
+        if mark in shown:
+            self._marks += shown.count(mark)
+            shown = shown.replace(mark, b"")
+        start = shown.rfind(b"cog-", -len(mark))
+        if start >= 0 and mark.startswith(shown[start:]):
+            return shown[:start], shown[start:]
+        return shown, b""
 
     def _on_log_end(self) -> None:
         self._logs_ended = True

@@ -1,0 +1,166 @@
+"""`cog.pyz predict` in a model's folder: built, mounted, run; built again only when what it is built from changes."""
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import make_image
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILDING = "Building Docker image from environment in cog.yaml..."
+
+
+@pytest.fixture
+def model(tmp_path, command):
+    """A function that copies a model of tests/models into a folder and returns a function to run the program there."""
+    projects = []
+
+    def copy(name):
+        project = tmp_path / name
+        shutil.copytree(ROOT / "tests" / "models" / name, project)
+        projects.append(project)
+
+        def run(*arguments, stdin=b"", **environ):
+            done = subprocess.run([*command, *arguments], input=stdin, capture_output=True, timeout=500, cwd=project,
+                                  env={**os.environ, **environ})
+            return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+        run.project = project
+        return run
+
+    yield copy
+    engine = make_image.Engine()
+    for project in projects:
+        filters = json.dumps({"label": [f"cog.pyz.project={project}"]})
+        for image in engine.call("GET", "/images/json", {"filters": filters}):
+            engine.call("DELETE", f"/images/{image['Id']}", {"force": 1})
+
+
+def test_a_model_is_built_once_and_its_source_is_what_runs(model):
+    run = model("echo")
+    code, out, err = run("predict", "-i", "text=a cat")
+    assert (code, out) == (0, "a cat\n"), err
+    assert BUILDING in err
+    code, out, err = run("predict", "-i", "repeat=2")
+    assert (code, out) == (0, "world world\n") and BUILDING not in err
+    source = run.project / "predict.py"
+    source.write_text(source.read_text().replace('" ".join', '"-".join'))
+    code, out, err = run("predict", "-i", "repeat=2")
+    assert (code, out) == (0, "world-world\n") and BUILDING not in err
+    config = run.project / "cog.yaml"
+    config.write_text(config.read_text().replace("build:\n", 'build:\n  run: ["touch /built"]\n'))
+    code, out, err = run("predict", "-i", "repeat=2")
+    assert code == 0 and BUILDING in err
+    left = make_image.Engine().call("GET", "/images/json", {"filters": json.dumps(
+        {"label": [f"cog.pyz.project={run.project}"]})})
+    assert len(left) == 1, "the image that was superseded is still there"
+
+
+def test_inputs_are_checked_before_the_build(model):
+    code, out, err = model("echo")("predict", "-i", "repeat=200", "-i", "txet=a")
+    assert code == 2 and out == ""
+    assert 'unknown input "txet"' in err and "number must be at most 10" in err and BUILDING not in err
+
+
+def test_no_config_is_one_line(cog):
+    done = cog("predict")
+    assert done.code == 2 and done.err.startswith("error: cog.yaml not found in ") and "hint: " in done.err
+
+
+def test_a_read_only_project_is_copied(model):
+    run = model("files")
+    (run.project / "note.txt").write_text("12345")
+    code, out, err = run("predict", "-i", "file=@note.txt")
+    assert code == 0, err
+    run.project.chmod(0o555)
+    for path in [*run.project.rglob("__pycache__"), *run.project.glob("output*")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    code, out, err = run("predict", "-i", "file=@note.txt", "-o", str(run.project.parent / "got"))
+    run.project.chmod(0o755)
+    assert code == 0, err
+    assert (run.project.parent / "got.0.txt").read_text().startswith("5 ")
+
+
+def test_a_step_that_fails_shows_its_log(model):
+    run = model("echo")
+    config = run.project / "cog.yaml"
+    config.write_text(config.read_text().replace("build:\n", 'build:\n  run: ["echo all is lost; exit 7"]\n'))
+    code, out, err = run("predict")
+    assert code == 4 and "all is lost" in err and "Traceback" not in err
+
+
+def test_a_base_image_that_cannot_be_had_says_how_to_go_on(model):
+    code, out, err = model("echo")("predict", "--base-image", "127.0.0.1:9/no-such-base:1")
+    assert code == 4 and "127.0.0.1:9/no-such-base:1 cannot be had" in err and "--base-image" in err
+
+
+def test_an_asynchronous_model(model):
+    code, out, err = model("waits")("predict", "-i", "words=3")
+    assert code == 0, err
+    assert json.loads(out) == ["word 0", "word 1", "word 2"]
+
+
+def test_a_neural_network_knows_files(model):
+    run = model("filetype")
+    code, out, err = run("predict", "-i", "file=@predict.py")
+    assert code == 0, err
+    assert json.loads(out)["label"] == "python"
+    code, out, err = run("predict", "-i", "file=@-", stdin=b"%PDF-1.4\n" + b"1 0 obj <</Type /Catalog>> endobj\n" * 50)
+    assert code == 0, err
+    assert json.loads(out)["label"] == "pdf"
+
+
+def picture(text: str) -> bytes:
+    """A PNG with a text in it, drawn from a font of 5 by 7 dots."""
+    font = {"C": "0E 11 10 10 10 11 0E", "O": "0E 11 11 11 11 11 0E", "G": "0E 11 10 17 11 11 0F",
+            "2": "0E 11 01 02 04 08 1F", "0": "0E 11 13 15 19 11 0E", "6": "06 08 10 1E 11 11 0E"}
+    rows = [[255] * (len(text) * 60 + 60) for _ in range(130)]
+    for at, letter in enumerate(text):
+        for y, bits in enumerate(font[letter].split()):
+            for x in range(5):
+                if int(bits, 16) >> (4 - x) & 1:
+                    for dy in range(10):
+                        rows[30 + y * 10 + dy][30 + at * 60 + x * 10:40 + at * 60 + x * 10] = [0] * 10
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, 0, 0, 0, 0)
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head)
+            + chunk(b"IDAT", zlib.compress(b"".join(b"\0" + bytes(row) for row in rows))) + chunk(b"IEND", b""))
+
+
+def test_a_neural_network_reads_and_gone_package_names_are_followed(model):
+    run = model("ocr")
+    (run.project / "word.png").write_bytes(picture("COG"))
+    code, out, err = run("predict", "-i", "image=@word.png", "-i", "least=0")
+    assert code == 0, err
+    assert "COG" in "".join(line["text"] for line in json.loads(out)).upper().replace(" ", "").replace("0", "O")
+    assert "libgl1" in err
+
+
+def test_an_interrupted_build_stops(model, command):
+    run = model("echo")
+    config = run.project / "cog.yaml"
+    config.write_text(config.read_text().replace("build:\n", 'build:\n  run: ["sleep 97"]\n'))
+    child = subprocess.Popen([*command, "predict"], cwd=run.project, stderr=subprocess.PIPE)
+    seen = b""
+    with child.stderr:
+        while b"sleep 97" not in seen:
+            seen += child.stderr.read1()
+        time.sleep(1)
+        child.terminate()
+        began = time.monotonic()
+        assert child.wait(20) == -15
+    assert time.monotonic() - began < 5
+    if sys.platform == "linux":
+        time.sleep(1)
+        assert subprocess.run(["pgrep", "-f", "^sleep 97"], stdout=subprocess.DEVNULL).returncode == 1
