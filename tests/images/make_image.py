@@ -86,8 +86,9 @@ def read_model(name: str, version: str) -> dict[str, bytes]:
 
 
 def list_models() -> list[str]:
-    """Names of the models that there are."""
-    return sorted(path.parent.name for path in MODELS.glob("*/cog.yaml"))
+    """Names of the models that need nothing but a runtime; the others are built by the program itself."""
+    needs = re.compile(r"^run:|^  (?:run|gpu|system_packages|python_packages|python_requirements):", re.M)
+    return sorted(path.parent.name for path in MODELS.glob("*/cog.yaml") if not needs.search(path.read_text()))
 
 
 def read_config(files: dict[str, bytes]) -> dict[str, Any]:
