@@ -101,13 +101,20 @@ class InputError(UsageError):
 class EngineError(CogError):
     """The engine answered, and the answer was not the one hoped for.
 
-    `status` is the HTTP status (0: an error line inside a 200 stream), `message` the engine's own words.
+    `status` is the HTTP status (0: an error line inside a 200 stream), `message` the engine's own words. Shown are the
+    first twelve digits of an id.
+
+    >>> str(EngineError(f"POST /containers/{64 * 'a'}/start", 404, "network x not found"))
+    'POST /containers/aaaaaaaaaaaa/start: 404: network x not found'
     """
 
     exit_code = 3
 
     def __init__(self, call: str, status: int, message: str, *, hint: str = "") -> None:
-        super().__init__(f"{call}: {message}" if not status else f"{call}: {status}: {message}", hint=hint)
+        import re
+
+        what = f"{call}: {message}" if not status else f"{call}: {status}: {message}"
+        super().__init__(re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", what), hint=hint)
         self.call, self.status, self.message = call, status, message
 
 
@@ -418,9 +425,14 @@ def parse_seconds(text: str) -> float:
     >>> parse_seconds("1.5")
     1.5
     """
-    seconds = float(text)
+    import argparse
+
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
     if not 0 <= seconds < 1e9:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return seconds
 
 
@@ -430,11 +442,16 @@ def parse_size(text: str) -> int:
     >>> parse_size("64m"), parse_size("1.5g"), parse_size("1024")
     (67108864, 1610612736, 1024)
     """
+    import argparse
+
     digits = text.lower().rstrip("b").rstrip("i")
     power = " kmgt".find(digits[-1:]) if digits[-1:] in "kmgt" and digits[-1:] else 0
-    size = int(float(digits[:-1] if power else digits) * 1024 ** power)
-    if size < 0:
-        raise ValueError(text)
+    try:
+        size = int(float(digits[:-1] if power else digits) * 1024 ** power)
+    except (ValueError, OverflowError):
+        size = -1
+    if not 0 <= size < 1 << 63:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 64m or 6g")
     return size
 
 
@@ -4204,7 +4221,7 @@ class Reader:
         full = self._full(path)
         with open(full, "rb") as source:
             status = os.fstat(source.fileno())
-            if not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISREG(status.st_mode) or not status.st_size:  # files in /proc claim to be empty
                 return self._spool(source, os.path.basename(full))
         name = os.path.basename(full)
         return LocalFile(name, path, status.st_size, mime_of(name), lambda: open(full, "rb"))
@@ -12584,10 +12601,16 @@ def load_image(engine: Engine, options: Options, world: World) -> str:
         source = world.stdin if options.image == "-" else open(os.path.expanduser(options.image), "rb")  # noqa: SIM115
     except OSError as error:
         raise UsageError(f"{options.image}: {error.strerror}", hint="a tar that `docker save` made") from error
-    with source:
-        names = engine.image_load(source, on_event=lambda event: console.tick())
+    hint = "IMAGE must be a tar that `docker save` made, plain or compressed"
+    try:
+        with source:
+            names = engine.image_load(source, on_event=lambda event: console.tick())
+    except EngineError as error:
+        raise EngineError(f"loading {options.image}", error.status, error.message, hint=hint) from error
+    except OSError as error:
+        raise UsageError(f"{options.image}: {error.strerror}", hint=hint) from error
     if not names:
-        raise EngineError("load", 0, f"no image was found in {options.image}", hint="a tar that `docker save` made")
+        raise EngineError("load", 0, f"no image was found in {options.image}", hint=hint)
     console.done()
     console.info(f"Loaded {', '.join(names)}")
     return names[0]
@@ -12598,15 +12621,14 @@ def find_image(engine: Engine, options: Options, world: World) -> JSON:
     if not options.image.startswith("sha256:"):
         parse_reference(options.image)
     found = None if options.pull == "always" else engine.image_inspect(options.image)
-    wanted = (options.platform.split("/") + ["", ""])[1]
+    wanted, other = (options.platform.split("/") + ["", ""])[1], ""
     if found and wanted and wanted != found.get("Architecture"):
-        world.console.debug(f"the image here is for {found.get('Architecture')}, not for {wanted}")
-        found = None
+        found, other = None, f" for {options.platform}; the one that is here is for {found.get('Architecture')}"
     if found is None and options.pull != "never":
         pull_image(engine, options.image, world.console, world.environ, world.home, platform=options.platform)
         found = engine.image_inspect(options.image)
     if found is None:
-        raise EngineError("image", 0, f"image {options.image}: image not found",
+        raise EngineError(f"image {options.image}", 0, "image not found" + other,
                           hint="without --pull never it is pulled; a tar of it can be given in its place")
     return found
 
@@ -12952,6 +12974,21 @@ def die_by(number: int) -> int:
     return 128 + number
 
 
+def hold_descriptors() -> None:
+    """Open what stands for stdin, stdout and stderr where the caller closed one, so that no socket of ours does.
+
+    Reading gives nothing; what is written to stdout is an error, as it would be without this.
+    """
+    for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, flags)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+
+
 def catch_signals(loop: Loop) -> None:
     """From now on SIGINT, SIGTERM and SIGHUP raise Interrupted, where nothing in the loop is half done."""
     import signal
@@ -12981,6 +13018,7 @@ def run_command(options: Options, console: Console) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit code. The only place that prints a CogError."""
     arguments = sys.argv[1:] if argv is None else argv
+    hold_descriptors()
     console = Console(os.environ)
     debug = "--debug" in arguments
     if arguments[:1] == ["--version"]:

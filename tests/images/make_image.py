@@ -115,9 +115,16 @@ def tar(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def render_labels(labels: dict[str, str]) -> bytes:
+    """Lines of a Dockerfile that set labels. In the query of a build Podman would take a $ for a variable."""
+    quoted = ((name, re.sub(r'([\\"$])', r"\\\1", value)) for name, value in labels.items())
+    return "".join(f'LABEL {name}="{value}"\n' for name, value in quoted).encode()
+
+
 def build(engine: Engine, tag: str, files: dict[str, bytes], labels: dict[str, str]) -> None:
     """One build over the plain API; its log is shown only when it fails."""
-    query = {"t": tag, "labels": json.dumps(labels), "buildargs": json.dumps(carry_environment()), "rm": "1",
+    files = {**files, "Dockerfile": files["Dockerfile"] + render_labels(labels)}
+    query = {"t": tag, "buildargs": json.dumps(carry_environment()), "rm": "1",
              "forcerm": "1"}
     log: list[str] = []
     try:

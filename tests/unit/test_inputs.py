@@ -528,3 +528,15 @@ def test_mime_types_both_ways() -> None:
         assert cog.mime_of("x" + cog.extension_of(mime.upper())) == mime
     assert [cog.extension_of(mime) for mime in ("image/jpeg", "text/html", "audio/midi", "video/quicktime", "")] == [
         ".jpg", ".html", ".mid", ".mov", ""]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc here")
+def test_a_file_that_claims_to_be_empty_is_read(tmp_path):
+    reader = cog.Reader(io.BytesIO(), str(tmp_path), "/")
+    try:
+        file = reader.file("/proc/self/status")
+        with file.open() as source:
+            content = source.read()
+        assert content.startswith(b"Name:") and file.size == len(content)
+    finally:
+        reader.close()
