@@ -12621,16 +12621,25 @@ def find_image(engine: Engine, options: Options, world: World) -> JSON:
     if not options.image.startswith("sha256:"):
         parse_reference(options.image)
     found = None if options.pull == "always" else engine.image_inspect(options.image)
-    wanted, other = (options.platform.split("/") + ["", ""])[1], ""
-    if found and wanted and wanted != found.get("Architecture"):
-        found, other = None, f" for {options.platform}; the one that is here is for {found.get('Architecture')}"
-    if found is None and options.pull != "never":
+    wanted = (options.platform.split("/") + ["", ""])[1]
+    if options.pull != "never" and not (found and is_for(found, wanted)):
         pull_image(engine, options.image, world.console, world.environ, world.home, platform=options.platform)
         found = engine.image_inspect(options.image)
-    if found is None:
-        raise EngineError(f"image {options.image}", 0, "image not found" + other,
-                          hint="without --pull never it is pulled; a tar of it can be given in its place")
-    return found
+    if found and is_for(found, wanted):
+        return found
+    other = f" for {options.platform}; the one that is here is for {found.get('Architecture')}" if found else ""
+    raise EngineError(f"image {options.image}", 0, f"image not found{other}",
+                      hint="without --pull never it is pulled; a tar of it can be given in its place"
+                      if options.pull == "never" else "")
+
+
+def is_for(image: JSON, architecture: str) -> bool:
+    """Whether an image is for an architecture, as far as that is known.
+
+    >>> is_for({"Architecture": "amd64"}, "arm64"), is_for({"Architecture": "amd64"}, "")
+    (False, True)
+    """
+    return architecture in ("", image.get("Architecture") or architecture)
 
 
 def image_document(image: JSON) -> JSON | None:
