@@ -11019,12 +11019,24 @@ def list_python_paths(minor: str, environ: Mapping[str, str]) -> Iterator[str]:
     yield from (os.path.join(folder, name) for folder in path for name in ("python3", "python"))
 
 
-def find_python(version: str, environ: Mapping[str, str]) -> Interpreter | None:
+def is_script(path: str) -> bool:
+    """Whether a program is text: a version manager's shim, slow to answer, and not always with a Python behind it."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) == b"#!"
+    except OSError:
+        return False
+
+
+def find_python(version: str, environ: Mapping[str, str], *, shims: bool = True) -> Interpreter | None:
     """A Python of this machine with this minor version, and this patch if there is one; None without any."""
     minor = ".".join(version.split(".")[:2])
     best: Interpreter | None = None
-    for path in dict.fromkeys(list_python_paths(minor, environ)):
-        found = probe_python(path, environ) if os.access(path, os.X_OK) and os.path.isfile(path) else None
+    paths = [path for path in dict.fromkeys(list_python_paths(minor, environ))
+             if os.path.isfile(path) and os.access(path, os.X_OK)]
+    scripts = [path for path in paths if is_script(path)]
+    for path in [path for path in paths if path not in scripts] + (scripts if shims else []):
+        found = None if best is not None and path in scripts else probe_python(path, environ)
         if found is None or not versions_match(found.version, minor):
             continue
         if versions_match(found.version, version):
@@ -11133,7 +11145,7 @@ def find_environment(job: EnvironmentJob, digest: str, lock: int) -> tuple[Envir
         python = os.path.join(job.folder, "bin", "python")
         if mark["inputs"] != digest or not identify(python) or identify(mark["base"]) != mark["identity"]:
             return None
-        if mark["note"] and find_python(job.config.python_version, job.environ):
+        if mark["note"] and find_python(job.config.python_version, job.environ, shims=False):
             return None  # the Python that was missing is there now
         return Environment(python, job.folder, mark["version"], mark["runtime"], lock), mark["note"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -11388,6 +11400,15 @@ def kill_group(leader: int) -> bool:
 # -- a model in a process
 
 
+UPLOAD_VARIABLE = "COG_PYZ_UPLOAD_URL"
+SERVER_PROGRAM = f"""# python -m cog.server.http, with an --upload-url that other users do not see
+import os, runpy, sys
+sys.path[0] = os.getcwd()
+sys.argv += ["--upload-url", os.environ.pop("{UPLOAD_VARIABLE}")]
+runpy.run_module("cog.server.http", run_name="__main__", alter_sys=True)
+"""
+
+
 class ProcessPlan(NamedTuple):
     """What will be run without an engine: everything that the process host needs."""
 
@@ -11485,8 +11506,8 @@ def plan_process(options: Options, config: Config, environment: Environment, por
         asked[name] = expand_variables(value, {**base, **asked})
     user = {**asked, **runtime_environment(config), **variables}
     env = {**base, **server_environment(base, user, environ, ports.model, debug=options.debug)}
-    argv = [environment.python, *SERVER, "--host", "127.0.0.1", "--upload-url",
-            f"http://127.0.0.1:{ports.lane}/{token}/up"]
+    env[UPLOAD_VARIABLE] = f"http://127.0.0.1:{ports.lane}/{token}/up"
+    argv = [environment.python, "-c", SERVER_PROGRAM, "--host", "127.0.0.1"]
     links = config.project if config.file_name != "cog.yaml" and version_numbers(environment.runtime) < (0, 17) else ""
     cwd = os.path.join(environment.folder, "project") if links else config.project
     return ProcessPlan(environment.python, argv, cwd, env, ports, links, config.file_name, environment.lock)
