@@ -11039,9 +11039,9 @@ def find_python(version: str, environ: Mapping[str, str], *, shims: bool = True)
         found = None if best is not None and path in scripts else probe_python(path, environ)
         if found is None or not versions_match(found.version, minor):
             continue
-        if versions_match(found.version, version):
+        if versions_match(found.version, version) and found.has_venv:
             return found
-        best = best or found
+        best = found if best is None or (found.has_venv and not best.has_venv) else best
     return best
 
 
@@ -11057,13 +11057,24 @@ def near_versions(version: str, named: bool) -> list[str]:
     return [f"3.{minor}" for minor in minors if minor != wanted and OLDEST_PYTHON <= (3, minor) <= NEWEST_PYTHON]
 
 
+def names_python(text: str) -> bool:
+    """Whether the text of a cog.yaml sets python_version.
+
+    >>> names_python('build: {"python_version": "3.9"}'), names_python("build:\\n  # python_version: 3.9")
+    (True, False)
+    """
+    import re
+
+    return re.search(r"""^[^#\n]*\bpython_version["']?\s*:""", text, re.M) is not None
+
+
 def choose_pythons(config: Config, environ: Mapping[str, str]) -> list[Interpreter]:
     """The Python that cog.yaml asks for, else those that may do. Raises BuildFailed: this machine has none of them."""
     exact = find_python(config.python_version, environ)
     if exact is not None:
         return [exact]
     minor = ".".join(config.python_version.split(".")[:2])
-    named = bool(read_config(os.path.join(config.project, config.file_name)).python_version)
+    named = names_python(read_text(os.path.join(config.project, config.file_name)))
     found = [python for python in (find_python(near, environ) for near in near_versions(minor, named)) if python]
     if not found:
         raise BuildFailed(f"the model needs Python {minor}, which this machine does not have",
@@ -11382,7 +11393,7 @@ def step_failure(argv: Sequence[str], log: bytes) -> BuildFailed:
     what = what if "install" in argv else "making the environment"
     hint = "" if "install" in argv else "apt-get install python3-venv (as root), or install uv"
     if "no matching distribution" in said.lower() or "no solution" in log.decode("utf-8", "replace").lower():
-        hint = "no such version is on the package index for this Python: python_version of cog.yaml names another"
+        hint = "the package index has none for this Python: look at the requirement, and at python_version in cog.yaml"
     return BuildFailed(f"{what} failed" + (f": {said}" if said else ""), hint=hint)
 
 
