@@ -505,9 +505,15 @@ FLAGS: dict[str, tuple[str, str, Any, str]] = {
 PREDICT_ABOUT = ("Run a prediction on a Cog model: IMAGE, a tar made by docker save (- for stdin), or, without one, "
                  "the model in this folder.")
 
+ALWAYS = ("debug", "no_color", "quiet")
+DOCKERFILE_FLAGS = ("file", "base_image", "use_cog_base_image", "use_cuda_base_image")
+PREDICT_FLAGS = tuple(FLAGS)
+TAKES_IMAGE = ("predict", "run")
+
 COMMAND_FLAGS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "predict": (PREDICT_ABOUT, tuple(FLAGS)),
-    "run": (PREDICT_ABOUT, tuple(FLAGS)),
+    "predict": (PREDICT_ABOUT, PREDICT_FLAGS),
+    "run": (PREDICT_ABOUT, PREDICT_FLAGS),
+    "debug": ("Print the Dockerfile of the model in this folder.", (*DOCKERFILE_FLAGS, *ALWAYS)),
 }
 
 ELSEWHERE = {  # commands of the field that are not here, and what does the job today
@@ -559,7 +565,8 @@ def flag_parser(command: str) -> Any:
 
     about, names = COMMAND_FLAGS[command]
     parser = Parser(prog=f"cog.pyz {command}", description=about, allow_abbrev=False)
-    parser.add_argument("image", nargs="*", metavar="IMAGE", help="an image; without one the model here is built")
+    if command in TAKES_IMAGE:
+        parser.add_argument("image", nargs="*", metavar="IMAGE", help="an image; without one the model in this folder")
     for name in names:
         flags, metavar, kind, about = FLAGS[name]
         how: dict[str, Any] = {"dest": name, "help": about, "default": None}
@@ -579,7 +586,7 @@ def parse_argv(argv: list[str]) -> Options:
     command, rest = split_command(argv)
     rest = [f"{word}=true" if word == "--use-cog-base-image" else word for word in rest]
     raw = vars(flag_parser(command).parse_intermixed_args(rest))
-    images = raw.pop("image")
+    images = raw.pop("image", ())
     given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
                              for name, value in raw.items() if value is not None}
     given["inputs"] = tuple(split_input(pair) for pair in given.get("inputs", ()))
@@ -12752,13 +12759,19 @@ def predict_image(job: Job, reader: Reader, world: World) -> int:
         return run_in_container(engine, job, image, label, None, reader, world)
 
 
+def read_project(options: Options, world: World) -> Config:
+    """The config of the model in this folder. Raises ConfigError."""
+    config = read_config(find_config(world.cwd, options.file))
+    for text in config.warnings:
+        world.console.warn(text)
+    return config
+
+
 def read_model(options: Options, world: World) -> tuple[Config, JSON]:
     """The config and the schema of the model in this folder. Raises ConfigError, SchemaError, UsageError."""
     import json
 
-    config = read_config(find_config(world.cwd, options.file))
-    for text in config.warnings:
-        world.console.warn(text)
+    config = read_project(options, world)
     given = options.openapi_schema or world.environ.get("COG_OPENAPI_SCHEMA", "")
     if given:
         try:
@@ -12823,14 +12836,19 @@ def write_schema(project: str, schema: bytes) -> None:
 PROJECT_LABEL = "cog.pyz.project"  # the label of an image for development; its value is the project's folder
 
 
-def find_development_image(engine: Engine, config: Config, options: Options, world: World) -> JSON:
-    """The image for a project, inspected; built, unless nothing changed. Raises BuildFailed, EngineError."""
+def read_settings(config: Config, options: Options, world: World, *, for_development: bool = False) -> BuildSettings:
+    """What decides the build of a project beside its config: this machine, and the flags. Raises UsageError."""
     import platform
 
     settings = read_build_settings(config, world.environ, world.cwd, platform.machine())
-    settings = settings._replace(
+    return settings._replace(
         base_image=options.base_image or settings.base_image, use_cog_base_image=options.use_cog_base_image == "true",
-        use_cuda_base_image=options.use_cuda_base_image != "false", for_development=True)
+        use_cuda_base_image=options.use_cuda_base_image != "false", for_development=for_development)
+
+
+def find_development_image(engine: Engine, config: Config, options: Options, world: World) -> JSON:
+    """The image for a project, inspected; built, unless nothing changed. Raises BuildFailed, EngineError."""
+    settings = read_settings(config, options, world, for_development=True)
     files = build_files(config, settings, lambda name: read_bytes(os.path.join(config.project, name)))
     name = development_image(config.project, build_digest(files, config.project, options.platform))
     found = None if options.no_cache else engine.image_inspect(name)
@@ -13003,7 +13021,22 @@ def make_request(host: Host, job: Job, lane: Lane, overlapping: bool) -> Request
                    logged=speaks_coglet(host), timeout=job.options.timeout, watched=not overlapping)
 
 
-COMMANDS: dict[str, Callable[[Options, World], int]] = {"predict": cmd_predict, "run": cmd_predict}
+def cmd_debug(options: Options, world: World) -> int:
+    """Print the Dockerfile of the model in this folder, without asking an engine or a registry; return 0."""
+    config = read_project(options, world)
+    if config.predict and not config.concurrency_max:
+        try:
+            concurrency = read_schema(config.predict, config.project).concurrency
+            config = config._replace(concurrency_max=concurrency if concurrency > 1 else 0)
+        except SchemaError as error:
+            world.console.warn(str(error))
+    world.console.result(render_dockerfile(config, read_settings(config, options, world)).encode())
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Options, World], int]] = {
+    "predict": cmd_predict, "run": cmd_predict, "debug": cmd_debug,
+}
 
 
 def die_by(number: int) -> int:

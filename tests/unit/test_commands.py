@@ -1,0 +1,67 @@
+"""The commands that need no engine, called as main calls them, in a world without any."""
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+
+import cogpredict
+
+MODELS = Path(__file__).resolve().parents[1] / "models"
+
+
+@pytest.fixture
+def call(tmp_path, capfd):
+    """A function that runs a command in an empty folder, where no engine answers, and returns stdout and stderr."""
+
+    def run(*arguments, cwd=tmp_path, **environ):
+        environ = {"DOCKER_HOST": "unix:///nowhere", **environ}
+        console = cogpredict.Console(environ)
+        world = cogpredict.World(console, environ, str(cwd), str(tmp_path), io.BytesIO(), cogpredict.Loop())
+        options = cogpredict.parse_argv(list(arguments))
+        assert cogpredict.COMMANDS[options.command](options, world) == 0
+        return capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def echo(tmp_path):
+    """A copy of the model that says what it is told."""
+    return Path(shutil.copytree(MODELS / "echo", tmp_path / "echo"))
+
+
+def test_every_command_is_there_and_takes_only_its_own_flags():
+    assert set(cogpredict.COMMANDS) == set(cogpredict.COMMAND_FLAGS)
+    for command, (_, flags) in cogpredict.COMMAND_FLAGS.items():
+        assert set(flags) <= set(cogpredict.FLAGS), command
+        names = [name for flag in flags for name in cogpredict.FLAGS[flag][0].split()]
+        assert len(names) == len(set(names)), f"{command} has two flags of one name"
+    with pytest.raises(cogpredict.UsageError, match="unrecognized arguments: model"):
+        cogpredict.parse_argv(["debug", "model"])
+
+
+def test_debug_prints_the_dockerfile_of_a_build(call, echo):
+    out, err = call("debug", cwd=echo)
+    lines = out.splitlines()
+    assert lines[0] == "FROM python:3.11-slim" and "COPY . /src" in lines and err == ""
+    assert 'ENV COG_PREDICT_TYPE_STUB="predict.py:Predictor"' in lines
+    assert call("debug", "--base-image", "mine:1", cwd=echo).out.splitlines()[0] == "FROM mine:1"
+    assert call("debug", "--use-cog-base-image", cwd=echo).out.startswith("FROM r8.im/cog-base:python3.11\n")
+
+
+def test_debug_reads_the_config_that_f_names_and_how_many_predictions_run_at_once(call, echo):
+    (echo / "cog.yaml").rename(echo / "other.yaml")
+    (echo / "predict.py").write_text(
+        "import cog\nclass Predictor(cog.BasePredictor):\n    @cog.concurrent(max=3)\n"
+        "    async def predict(self) -> str:\n        return ''\n")
+    out = call("debug", "-f", "other.yaml", cwd=echo).out
+    assert "cp /src/other.yaml /src/cog.yaml" in out and "COG_MAX_CONCURRENCY=3" in out
+
+
+def test_debug_works_where_the_source_is_broken(call, echo):
+    (echo / "predict.py").write_text("class Predictor(\n")
+    out, err = call("debug", cwd=echo)
+    assert "COPY . /src" in out and "warning: " in err and "predict.py" in err
