@@ -11432,7 +11432,7 @@ class ProcessPlan(NamedTuple):
 
     python: str  # the helper's
     argv: list[str]  # the server's
-    cwd: str
+    cwd: str  # where .cog/openapi_schema.json is to lie, too
     env: dict[str, str]
     ports: Ports
     links: str  # the project whose files `cwd` is to have as links, empty where it is the project
@@ -11526,13 +11526,16 @@ def plan_process(options: Options, config: Config, environment: Environment, por
     env = {**base, **server_environment(base, user, environ, ports.model, debug=options.debug)}
     env[UPLOAD_VARIABLE] = f"http://127.0.0.1:{ports.lane}/{token}/up"
     argv = [environment.python, "-c", SERVER_PROGRAM, "--host", "127.0.0.1"]
-    links = config.project if config.file_name != "cog.yaml" and version_numbers(environment.runtime) < (0, 17) else ""
+    renamed = config.file_name != "cog.yaml" and version_numbers(environment.runtime) < (0, 17)
+    read_only = os.path.dirname(environment.folder) != os.path.join(config.project, ".cog")
+    links = config.project if renamed or read_only else ""
     cwd = os.path.join(environment.folder, "project") if links else config.project
     return ProcessPlan(environment.python, argv, cwd, env, ports, links, config.file_name, environment.lock)
 
 
 def link_project(project: str, folder: str, file_name: str) -> None:
-    """Fill a folder with links to all that a project has, its config under the name that old runtimes read."""
+    """Fill a folder with links to all that a project has, but with a .cog of its own, and the config under the name
+    that old runtimes read."""
     os.makedirs(folder, exist_ok=True)
     wanted = {name: os.path.join(project, name) for name in os.listdir(project) if name not in (".cog", "cog.yaml")}
     wanted["cog.yaml"] = os.path.join(project, file_name)

@@ -318,16 +318,17 @@ def test_who_changes_an_environment_waits_for_those_who_use_it(tmp_path):
 
 @pytest.fixture
 def environment(tmp_path):
-    (tmp_path / "v/bin").mkdir(parents=True)
-    return Environment(f"{tmp_path}/v/bin/python", f"{tmp_path}/v", "3.11.1", "0.23.0", -1)
+    (tmp_path / "proj/.cog/venv/bin").mkdir(parents=True)
+    return Environment(f"{tmp_path}/proj/.cog/venv/bin/python", f"{tmp_path}/proj/.cog/venv", "3.11.1", "0.23.0", -1)
 
 
 def plan(environment, config=CONFIG, options=OPTIONS, variables=None, environ=None):
+    config = config._replace(project=config.project or str(Path(environment.folder).parents[1]))
     return cogpredict.plan_process(options, config, environment, PORTS, "TOKEN", variables or {}, environ or {})
 
 
 def test_the_servers_variables(environment):
-    config = Config(project="/proj", predict="p.py:P", environment=(("A", "${HOME}/x"), ("B", "$A:2"), ("C", "yaml")))
+    config = Config(predict="p.py:P", environment=(("A", "${HOME}/x"), ("B", "$A:2"), ("C", "yaml")))
     made = plan(environment, config, variables={"C": "flag"}, environ={
         "HOME": "/me", "PATH": "/usr/bin", "PYTHONPATH": "/bad", "PYTHONHOME": "/bad", "VIRTUAL_ENV": "/bad",
         "HTTPS_PROXY": "http://proxy", "NO_PROXY": "corp", "PORT": "1"})
@@ -338,7 +339,7 @@ def test_the_servers_variables(environment):
     assert env["PATH"] == f"{environment.folder}/bin:/usr/bin"
     assert (env["HTTPS_PROXY"], env["NO_PROXY"]) == ("http://proxy", "corp,127.0.0.1,localhost")
     assert (env["PORT"], env["COG_PREDICT_TYPE_STUB"]) == ("26000", "p.py:P")
-    assert made.cwd == "/proj" and made.links == "" and made.ports == PORTS
+    assert made.cwd == str(Path(environment.folder).parents[1]) and made.links == "" and made.ports == PORTS
 
 
 def test_only_the_model_sees_the_lanes_token(environment):
@@ -352,7 +353,7 @@ def test_only_the_model_sees_the_lanes_token(environment):
     ("cog.yaml", "0.9.26", False), ("other.yaml", "0.9.26", True), ("other.yaml", "0.17.0", False)])
 def test_an_old_runtime_finds_another_config_under_the_usual_name(environment, tmp_path, file, runtime, linked):
     project = tmp_path / "proj"
-    (project / "sub").mkdir(parents=True)
+    (project / "sub").mkdir()
     for name in ("cog.yaml", "other.yaml", "predict.py"):
         (project / name).write_text(name)
     made = plan(environment._replace(runtime=runtime), Config(project=str(project), file_name=file))
@@ -363,6 +364,15 @@ def test_an_old_runtime_finds_another_config_under_the_usual_name(environment, t
         cogpredict.link_project(made.links, made.cwd, made.config_name)
         assert sorted(os.listdir(made.cwd)) == ["cog.yaml", "model.py", "other.yaml", "sub"]
         assert (Path(made.cwd) / "cog.yaml").read_text() == "other.yaml"
+
+
+def test_a_read_only_project_is_linked_to_where_a_schema_can_lie(environment, tmp_path):
+    (tmp_path / "other/.cog").mkdir(parents=True)
+    (tmp_path / "other/predict.py").write_text("")
+    made = plan(environment, Config(project=str(tmp_path / "other")))
+    assert (made.links, made.cwd) == (str(tmp_path / "other"), f"{environment.folder}/project")
+    cogpredict.link_project(made.links, made.cwd, made.config_name)
+    assert (Path(made.cwd) / "predict.py").is_file() and not (Path(made.cwd) / ".cog").exists()
 
 
 @pytest.mark.parametrize("options, flag", [
