@@ -514,6 +514,7 @@ COMMAND_FLAGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "predict": (PREDICT_ABOUT, PREDICT_FLAGS),
     "run": (PREDICT_ABOUT, PREDICT_FLAGS),
     "debug": ("Print the Dockerfile of the model in this folder.", (*DOCKERFILE_FLAGS, *ALWAYS)),
+    "init": ("Make a first model in this folder, of files that are not there yet.", ALWAYS),
 }
 
 ELSEWHERE = {  # commands of the field that are not here, and what does the job today
@@ -13037,8 +13038,85 @@ def cmd_debug(options: Options, world: World) -> int:
     return 0
 
 
+FIRST_MODEL = {  # what `init` makes, by file name
+    "cog.yaml": """\
+# How this model is built. Every key: https://github.com/replicate/cog/blob/main/docs/yaml.md
+
+build:
+  python_version: "3.13"
+
+  # The packages that pip installs
+  python_requirements: requirements.txt
+
+  # The packages that apt installs
+  # system_packages:
+  #   - ffmpeg
+
+  # Commands that end the build, such as those that fetch weights
+  # run:
+  #   - curl -fsSL -o /weights.bin https://example.com/weights.bin
+
+  # Whether it wants a GPU
+  # gpu: true
+
+# The class that makes predictions
+run: "run.py:Runner"
+""",
+    "run.py": """\
+from cog import BaseRunner, Input
+
+
+class Runner(BaseRunner):
+    def setup(self) -> None:
+        \"\"\"Get ready, once: load the weights here.\"\"\"
+        self.greeting = "hello"
+
+    def run(
+        self,
+        name: str = Input(description="Whom to greet", default="world"),
+        times: int = Input(description="How often", default=1, ge=1, le=10),
+    ) -> str:
+        \"\"\"Make one prediction.\"\"\"
+        return " ".join([f"{self.greeting} {name}"] * times)
+""",
+    "requirements.txt": """\
+# What pip installs for the model, one requirement a line, such as:
+# numpy==2.3.1
+""",
+    ".dockerignore": """\
+# What stays out of the image
+.git
+.venv
+venv
+**/__pycache__
+**/*.pyc
+**/.pytest_cache
+**/.mypy_cache
+**/.DS_Store
+""",
+}
+
+
+def cmd_init(options: Options, world: World) -> int:
+    """Make the files of a first model that the current folder lacks; return 0. Raises OutputError."""
+    del options
+    world.console.info("Setting up the current directory for use with Cog...")
+    for name, text in FIRST_MODEL.items():
+        path = os.path.join(world.cwd, name)
+        try:
+            with open(path, "x", encoding="utf-8") as file:
+                file.write(text)
+            world.console.info(f"Creating {name}")
+        except FileExistsError:
+            world.console.info(f"Skipped existing {name}")
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+    world.console.info("Try it: cog.pyz predict -i name=you")
+    return 0
+
+
 COMMANDS: dict[str, Callable[[Options, World], int]] = {
-    "predict": cmd_predict, "run": cmd_predict, "debug": cmd_debug,
+    "predict": cmd_predict, "run": cmd_predict, "debug": cmd_debug, "init": cmd_init,
 }
 
 

@@ -65,3 +65,34 @@ def test_debug_works_where_the_source_is_broken(call, echo):
     (echo / "predict.py").write_text("class Predictor(\n")
     out, err = call("debug", cwd=echo)
     assert "COPY . /src" in out and "warning: " in err and "predict.py" in err
+
+
+def test_init_makes_a_model_that_reads_well(call, tmp_path):
+    out, err = call("init")
+    assert out == "" and err.count("Creating ") == 4 and "cog.pyz predict" in err
+    assert {path.name for path in tmp_path.iterdir()} == {"cog.yaml", "run.py", "requirements.txt", ".dockerignore"}
+    config = cogpredict.read_config(str(tmp_path / "cog.yaml"))
+    found = cogpredict.read_schema(config.predict, config.project)
+    assert not (config.warnings or found.warnings or found.unresolved) and config.predict == "run.py:Runner"
+    schema = cogpredict.input_schema(found.document)
+    assert schema.required == () and schema.properties["times"]["maximum"] == 10
+    namespace = {"__name__": "run"}
+    source = (tmp_path / "run.py").read_text().replace("(BaseRunner)", "")
+    exec(source.replace("from cog import", "from types import SimpleNamespace as Input  #"), namespace)
+    runner = namespace["Runner"]()
+    runner.setup()
+    assert runner.run("you", 2) == "hello you hello you"
+    rules = cogpredict.parse_ignore((tmp_path / ".dockerignore").read_text())
+    assert rules.judge("a/b.pyc", ())[0] and rules.judge(".git", ())[0] and not rules.judge("run.py", ())[0]
+
+
+def test_init_keeps_what_is_there(call, tmp_path):
+    (tmp_path / "cog.yaml").write_text("mine")
+    err = call("init").err
+    assert "Skipped existing cog.yaml\n" in err and "Creating run.py\n" in err
+    assert (tmp_path / "cog.yaml").read_text() == "mine"
+
+
+def test_init_says_where_it_cannot_write(call, tmp_path):
+    with pytest.raises(cogpredict.OutputError, match="cannot be written: "):
+        call("init", cwd=tmp_path / "gone")
