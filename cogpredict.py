@@ -414,6 +414,7 @@ class Options(NamedTuple):
     no_cache: bool = False
     openapi_schema: str = ""
     progress: str = ""
+    as_json: bool = False
     debug: bool = False
     no_color: bool = False
     quiet: bool = False
@@ -497,23 +498,26 @@ FLAGS: dict[str, tuple[str, str, Any, str]] = {
     "no_cache": ("--no-cache", "", "flag", "build again, whatever has been built"),
     "openapi_schema": ("--openapi-schema", "FILE", "text", "the model's schema, instead of reading its source"),
     "progress": ("--progress", "MODE", ("auto", "tty", "plain", "quiet"), "how progress is shown (default auto)"),
+    "as_json": ("--json", "", "flag", "inspect: all that is known, as one JSON object"),
     "debug": ("--debug", "", "flag", "show each call to the engine and the model"),
     "no_color": ("--no-color", "", "flag", "no colours"),
     "quiet": ("-q --quiet", "", "flag", "none of our own lines but errors"),
 }
 
 PREDICT_ABOUT = ("Run a prediction on a Cog model: IMAGE, a tar made by docker save (- for stdin), or, without one, "
-                 "the model in this folder.")
+                 "the model in this folder. `cog.pyz inspect` shows what inputs it takes.")
 
 ALWAYS = ("debug", "no_color", "quiet")
 DOCKERFILE_FLAGS = ("file", "base_image", "use_cog_base_image", "use_cuda_base_image")
-PREDICT_FLAGS = tuple(FLAGS)
-TAKES_IMAGE = ("predict", "run")
+PREDICT_FLAGS = tuple(flag for flag in FLAGS if flag != "as_json")
+TAKES_IMAGE = ("predict", "run", "inspect")
 
 COMMAND_FLAGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "predict": (PREDICT_ABOUT, PREDICT_FLAGS),
     "run": (PREDICT_ABOUT, PREDICT_FLAGS),
     "debug": ("Print the Dockerfile of the model in this folder.", (*DOCKERFILE_FLAGS, *ALWAYS)),
+    "inspect": ("Show the inputs and the output of IMAGE, or of the model in this folder.",
+                ("as_json", *DOCKERFILE_FLAGS, "openapi_schema", "engine", "platform", "pull", "progress", *ALWAYS)),
     "init": ("Make a first model in this folder, of files that are not there yet.", ALWAYS),
 }
 
@@ -12776,16 +12780,17 @@ def read_model(options: Options, world: World) -> tuple[Config, JSON]:
     import json
 
     config = read_project(options, world)
+    train = config.train if options.command in ("inspect", "build") or not config.predict else ""
     given = options.openapi_schema or world.environ.get("COG_OPENAPI_SCHEMA", "")
     if given:
         try:
             document = json.loads(read_text_file(os.path.join(world.cwd, given), "--openapi-schema"))
         except ValueError as error:
             raise UsageError(f"{given} is not JSON: {error}") from error
-        if input_schema(document) is None:
+        if input_schema(document, training=bool(train)) is None:
             raise UsageError(f"{given} is no schema of a model: it has no components.schemas.Input")
         return config, document
-    found = read_schema(config.predict, config.project)
+    found = read_schema(config.predict, config.project, train=train)
     for text in found.warnings:
         world.console.warn(text)
     if found.concurrency > 1 and not config.concurrency_max:
@@ -13115,8 +13120,121 @@ def cmd_init(options: Options, world: World) -> int:
     return 0
 
 
+def describe_type(fragment: JSON) -> str:
+    """The type of an input or output, for people.
+
+    >>> describe_type({"type": "array", "items": {"type": "string", "format": "uri"}})
+    'list of file'
+    """
+    if "anyOf" in fragment:
+        return " or ".join(dict.fromkeys(describe_type(member) for member in fragment["anyOf"]))
+    if fragment.get("type") == "array":
+        return f"list of {describe_type(array_items(fragment))}"
+    if fragment.get("type") == "object" and fragment.get("properties"):
+        parts = [f"{name}: {describe_type(part)}" for name, part in fragment["properties"].items()]
+        return "{" + ", ".join(parts) + "}"
+    return "secret" if is_secret(fragment) else "file" if is_file(fragment) else str(fragment.get("type") or "any")
+
+
+def describe_limits(fragment: JSON) -> str:
+    """What a schema asks of a value beside its type and choices, for people.
+
+    >>> describe_limits({"minimum": 1, "maximum": 10}), describe_limits({"maxLength": 5, "pattern": "^a"})
+    ('1 to 10', 'at most 5 characters, matches ^a')
+    """
+    parts = []
+    for low, high, unit in (("minimum", "maximum", ""), ("minLength", "maxLength", " characters")):
+        ends = [fragment[key] for key in (low, high) if key in fragment]
+        shown = [str(int(end) if isinstance(end, float) and end.is_integer() else end) for end in ends]
+        words = "" if len(shown) == 2 else "at least " if low in fragment else "at most "
+        parts += [words + " to ".join(shown) + unit] if shown else []
+    return ", ".join([*parts, *([f"matches {fragment['pattern']}"] if "pattern" in fragment else [])])
+
+
+def render_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text in columns, without the columns that are empty; each cell on one line.
+
+    >>> print(render_table(("A", "B", "C"), [("one", "", "x"), ("three", "", "y")]), end="")
+    A      C
+    one    x
+    three  y
+    """
+    plain = [[" ".join(cell.split()) for cell in row] for row in rows]
+    kept = [at for at in range(len(head)) if any(row[at] for row in plain)]
+    lines = [[head[at] for at in kept], *([row[at] for at in kept] for row in plain)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return "".join("  ".join(map(str.ljust, line, widths)).rstrip() + "\n" for line in lines)
+
+
+def render_signature(document: JSON) -> str:
+    """A model's inputs as a table, and its output."""
+    import json
+
+    training = input_schema(document) is None
+    schema, output = input_schema(document, training=training), output_schema(document, training=training)
+    if schema is None:
+        raise UsageError("the schema has no inputs", hint="--json shows the whole of it")
+    raw = find_schemas(document)["TrainingInput" if training else "Input"]["properties"]
+    rows = []
+    for name, fragment in schema.properties.items():
+        given = raw[name] if isinstance(raw[name], dict) else {}
+        default = json.dumps(given["default"], ensure_ascii=False) if given.get("default") is not None else ""
+        choices = ", ".join(map(str, fragment.get("enum", ())))
+        rows.append((name, describe_type(fragment), "(required)" if name in schema.required else default,
+                     describe_limits(fragment), choices, str(given.get("description") or "")))
+    head = ("INPUT", "TYPE", "DEFAULT", "LIMITS", "CHOICES", "DESCRIPTION")
+    table = render_table(head, rows) if rows else "The model takes no inputs.\n"
+    return f"{table}\nOUTPUT  {describe_type(output or {})}\n"
+
+
+def inspect_source(options: Options, world: World) -> JSON:
+    """What we make of the model in this folder, without any engine. Raises CogError."""
+    config, document = read_model(options, world)
+    settings = read_settings(config, options, world)
+    return {
+        "image": None, "schema": document, "config": config_json(config), "base_image": base_image(config, settings),
+        "system_packages": apt_packages(config, settings), "requirements": list(config.requirements),
+        "runtime": list(runtime_requirements(config, settings)), "run": [run_step_json(step) for step in config.run],
+        "environment": dict(config.environment), "pip_freeze": None,
+    }
+
+
+def inspect_image(options: Options, world: World) -> JSON:
+    """What the labels of an image say; null stands for what they do not. Raises CogError."""
+    address = find_address(options.engine, world.environ, world.home)
+    with connect_engine(address, world.console, world.environ) as engine:
+        if is_archive(options.image):
+            options = options._replace(image=load_image(engine, options, world), pull="never")
+        image = find_image(engine, options, world)
+    config = model_label(image.get("Config") or {})
+    labels, build = image["Config"]["Labels"], config.get("build") or {}
+    freeze = labels.get("run.cog.pip_freeze")
+    return {
+        "image": options.image, "schema": image_document(image), "config": config,
+        "base_image": labels.get("run.cog.cog-base-image-name"), "system_packages": build.get("system_packages") or [],
+        "requirements": build.get("python_packages") or (None if build.get("python_requirements") else []),
+        "runtime": None, "run": build.get("run") or [],
+        "environment": dict(str(entry).partition("=")[::2] for entry in config.get("environment") or ()),
+        "pip_freeze": None if freeze is None else freeze.splitlines(),
+    }
+
+
+def cmd_inspect(options: Options, world: World) -> int:
+    """Show the inputs and output of an image, or of the model in this folder; return 0."""
+    import json
+
+    found = inspect_image(options, world) if options.image else inspect_source(options, world)
+    if options.as_json:
+        world.console.result(json.dumps(found, indent=2, ensure_ascii=False).encode() + b"\n")
+        return 0
+    if found["schema"] is None:
+        raise UsageError(f"{options.image} has no label with a schema", hint="--json shows what its labels say")
+    world.console.result(render_signature(found["schema"]).encode())
+    return 0
+
+
 COMMANDS: dict[str, Callable[[Options, World], int]] = {
-    "predict": cmd_predict, "run": cmd_predict, "debug": cmd_debug, "init": cmd_init,
+    "predict": cmd_predict, "run": cmd_predict, "debug": cmd_debug, "init": cmd_init, "inspect": cmd_inspect,
 }
 
 

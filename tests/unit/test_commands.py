@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from pathlib import Path
 
@@ -96,3 +97,33 @@ def test_init_keeps_what_is_there(call, tmp_path):
 def test_init_says_where_it_cannot_write(call, tmp_path):
     with pytest.raises(cogpredict.OutputError, match="cannot be written: "):
         call("init", cwd=tmp_path / "gone")
+
+
+def test_inspect_shows_inputs_and_output_of_the_source(call):
+    out = call("inspect", cwd=MODELS / "kinds").out.splitlines()
+    assert out[0].split() == ["INPUT", "TYPE", "DEFAULT", "LIMITS", "CHOICES", "DESCRIPTION"]
+    rows = {line.split()[0]: line for line in out[1:-2]}
+    assert "(required)" in rows["needed"] and "fast, good" in rows["mode"] and "0 to 1 " in rows["scale"]
+    assert "list of string" in rows["words"] and " file " in rows["file"] and " secret " in rows["secret"]
+    assert out[0].index("DESCRIPTION") == rows["flag"].index("Yes or no")
+    assert out[-2:] == ["", "OUTPUT  string"]
+    assert "OUTPUT  {text: string, score: number, file: file, parts: l" in call("inspect", cwd=MODELS / "object").out
+
+
+def test_inspect_json_says_what_a_build_would_take(call, echo):
+    (echo / "cog.yaml").write_text("build:\n  python_version: '3.11'\n  python_packages: [idna==3.7]\n"
+                                   "  system_packages: [zip]\n  run: [echo hi]\nenvironment: [A=b=c]\n"
+                                   "predict: predict.py:Predictor\n")
+    found = json.loads(call("inspect", "--json", cwd=echo).out)
+    assert found["base_image"] == "python:3.11-slim" and found["requirements"] == ["idna==3.7"]
+    assert "zip" in found["system_packages"] and found["run"] == [{"command": "echo hi"}]
+    assert found["environment"] == {"A": "b=c"} and found["config"]["predict"] == "predict.py:Predictor"
+    assert "text" in found["schema"]["components"]["schemas"]["Input"]["properties"] and found["runtime"] == ["cog"]
+
+
+def test_inspect_shows_a_training_where_there_is_nothing_else(call, echo):
+    (echo / "cog.yaml").write_text("build:\n  python_version: '3.11'\ntrain: train.py:train\n")
+    (echo / "train.py").write_text("from cog import BaseModel, Path\nclass TrainingOutput(BaseModel):\n"
+                                   "    weights: Path\ndef train(data: Path) -> TrainingOutput:\n    ...\n")
+    out = call("inspect", cwd=echo).out
+    assert out.splitlines()[1].split() == ["data", "file", "(required)"] and "OUTPUT  {weights: file}" in out
