@@ -7631,7 +7631,7 @@ class EngineReply(NamedTuple):
                     raise StreamError(f"{self.call}: the answer is longer than {limit} bytes")
                 yield piece
         except (OSError, http.client.HTTPException) as error:
-            raise StreamError(f"{self.call}: the engine's answer was cut: {error!r}") from error
+            raise StreamError(f"{self.call}: the engine's answer was cut: {error}") from error
         if self.response.length:
             raise StreamError(f"{self.call}: the engine's answer was cut, {self.response.length} bytes are missing")
 
@@ -7905,7 +7905,7 @@ class Wire:
                 raise
             return response
         except (http.client.HTTPException, ConnectionError) as error:
-            raise StreamError(f"{call}: the engine ended before it answered: {error!r}") from error
+            raise StreamError(f"{call}: the engine ended before it answered: {error}") from error
         except OSError as error:
             raise EngineUnreachable(f"{call}: the engine does not answer: {error}") from error
 
@@ -10590,6 +10590,7 @@ def helper_source() -> str:
 
 
 DRAIN_LIMIT = 10.0  # seconds for which the last log lines are waited for at most
+EXIT_GRACE = 2.0  # seconds in which the engine tells of a container that it no longer lets in
 DRAIN_QUIET = 0.02  # seconds of silence after which nothing more is expected
 HELPER_TRIES = 6  # an engine may refuse the first ones, while the container is coming up
 ORPHAN_AGE = 60  # seconds after which a container of ours that does not run belongs to a dead run
@@ -10707,6 +10708,11 @@ class Host:
     def gone(self) -> bool:
         """Whether the model has ended, or can no longer be reached."""
         return self.link is not None and self.link.ended
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is gone, and for all that is known has not ended by itself. To be asked after `ended`."""
+        return self.gone and (self.link is None or self.link.exited is None)
 
     def ended(self) -> str:
         """What became of the model, in words."""
@@ -10836,6 +10842,8 @@ class ContainerHost(Host):
             self._interpreters.pop(0)
         self._tries += 1
         if not self._interpreters or self._tries > HELPER_TRIES:
+            if self.loop.run(lambda: self.exit_code is not None, time.monotonic() + EXIT_GRACE):
+                return  # that the container has ended says more
             raise ModelGone("no Python was found in the image to reach the model with" if not self._interpreters else
                             f"no helper could be run beside the model: {said.strip()}",
                             hint="the image's command must be a python on its PATH")
@@ -10843,8 +10851,7 @@ class ContainerHost(Host):
         try:
             stream = self._engine.exec_start(self._engine.exec_create(self._container, command))
         except EngineError as error:  # a program that is missing, or a container that has ended
-            self.wait(lambda: self.exit_code is not None, time.monotonic() + 0.1 * self._tries)
-            if self.exit_code is None:
+            if not self.loop.run(lambda: self.exit_code is not None, time.monotonic() + 0.1 * self._tries):
                 self._interpreters = self._interpreters[1:] if "not found" in error.message else self._interpreters
                 self._start_helper()
             return
@@ -10907,6 +10914,11 @@ class ContainerHost(Host):
         told = self.link.digest(f"/src/{name}", time.monotonic() + 5)
         if not self.link.ended and told != hashlib.sha256(project.files[name]).hexdigest():
             raise ProjectUnseen(f"the engine does not see {project.folder}")
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is gone, and for all that is known has not ended by itself. To be asked after `ended`."""
+        return self.exit_code is None
 
     def ended(self) -> str:
         """What became of the container, in words."""
@@ -11892,8 +11904,10 @@ def wait_for_setup(host: Host, limit: float, console: Console) -> None:
                           hint="--setup-timeout SECONDS gives it longer, 0 for ever")
     if host.gone:
         host.drain()
-        said = last_line(bytes(host.log_tail))
-        raise SetupFailed(f"setup failed: {host.ended()}" + (f"; last log line: {said}" if said else ""),
+        said, ended = last_line(bytes(host.log_tail)), host.ended()
+        if host.lost:
+            raise ModelGone(f"the model was lost during its setup: {ended}")
+        raise SetupFailed(f"setup failed: {ended}" + (f"; last log line: {said}" if said else ""),
                           hint=exit_hint(said))
     if host.health == "SETUP_FAILED":
         raise setup_failure(host, console)

@@ -1,6 +1,7 @@
 """`cog.pyz predict IMAGE` on a real engine with the runtimes that images carry."""
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.client
 import json
@@ -10,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import make_image
@@ -255,6 +257,21 @@ def test_a_carried_tar_is_loaded(cog, images, tmp_path):
     assert (done.code, done.out) == (0, "piped\n"), done.err
 
 
+@pytest.mark.parametrize("command_line, code, message", [
+    ('["sh", "-c", "echo bye; exit 3"]', 5, "setup failed: the container ended with exit code 3; last log line: bye"),
+    ('["/no/such/program"]', None, "/no/such/program"),
+    ('["sh", "-c", "exec python -m cog.server.http"]', 0, "Running prediction..."),
+])
+def test_an_image_with_a_command_of_its_own(cog, images, command_line, code, message):
+    config = '{"build":{"python_version":"3.11"},"predict":"predict.py:Predictor"}'
+    make_image.build(make_image.Engine(), "cog-test/command:1",
+                     {"Dockerfile": f"FROM {images('echo', NEWEST)}\nCMD {command_line}\n".encode()},
+                     {"run.cog.config": config, "cog.test": "images"})
+    done = cog("predict", "cog-test/command:1")
+    assert done.code == code or (code is None and done.code in (3, 5)), done.err  # Podman looks for it at once
+    assert message in done.err and "Traceback" not in done.err
+
+
 def test_a_stdout_that_closes_early_is_no_traceback(command, images, tmp_path):
     child = subprocess.Popen([*command, "predict", images("echo", NEWEST)], stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE, cwd=tmp_path)
@@ -282,3 +299,53 @@ def test_a_tar_that_is_none(cog, tmp_path):
 def test_a_full_disk_is_an_output_error(cog, images):
     done = cog("predict", images("echo", NEWEST), "-o", "/dev/full")
     assert done.code == 7 and "No space left" in done.err.replace("no space", "No space")
+
+
+class Cutter:
+    """A unix socket that leads to the engine until it is cut: then nothing does any more."""
+
+    def __init__(self, path):
+        self.path, self._ends = str(path), []
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(self.path)
+        self._listener.listen(50)
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, far = self._listener.accept()[0], socket.socket(socket.AF_UNIX)
+                far.connect(os.environ["DOCKER_HOST"].partition("://")[2])
+                self._ends += [near, far]
+                for source, goal in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=(source, goal), daemon=True).start()
+
+    @staticmethod
+    def _carry(source, goal):
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                goal.sendall(data)
+            goal.shutdown(socket.SHUT_WR)
+
+    def cut(self):
+        os.unlink(self.path)
+        for end in [self._listener, *self._ends]:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+@pytest.mark.parametrize("seconds, until", [("30", "Starting"), ("0", "Running prediction")])
+def test_an_engine_that_vanishes(command, images, tmp_path, seconds, until):
+    engine = Cutter(tmp_path / "engine.sock")
+    child = subprocess.Popen([*command, "predict", images("slow", NEWEST), "--engine", f"unix://{engine.path}", "-e",
+                              f"SLOW_SETUP={seconds}", "-i", "seconds=30"], stderr=subprocess.PIPE, cwd=tmp_path)
+    seen = b""
+    while until.encode() not in seen:
+        seen += child.stderr.read1()
+    time.sleep(1)  # by then the helper runs: it is what ends the container
+    engine.cut()
+    seen += child.communicate(timeout=20)[1]
+    assert child.returncode == 6, seen
+    assert b"the way to the model was cut" in seen and b"Traceback" not in seen
+    assert list(tmp_path.iterdir()) == []
