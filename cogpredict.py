@@ -1197,6 +1197,9 @@ def read_environment(reading: Reading, node: Any) -> tuple[tuple[str, str], ...]
     import re
 
     values: dict[str, str] = {}
+    if getattr(node, "id", "") == "mapping" and any(key.value in BUILD_KEYS for key, _ in node.value):
+        reading.fault(node, f"environment is {describe_node(node)}", "today these stand under build:")
+        return ()
     for place, text in reading.texts(node, "environment"):
         name, equals, value = text.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\n" in value:
@@ -1269,7 +1272,9 @@ def read_names(reading: Reading, top: dict[str, Any]) -> tuple[str, str]:
     image, model = reading.text(top.get("image"), "image"), reading.text(top.get("model"), "model")
     if image and model:
         reading.fault(top["model"], "both image and model are set", "only one of them can be set")
-    if model and ("@" in model or ":" in model.rpartition("/")[2]):
+    if ".py:" in model:
+        reading.fault(top["model"], f'model is "{model}"', f'today that is predict: "{model}"')
+    elif model and ("@" in model or ":" in model.rpartition("/")[2]):
         reading.fault(top["model"], f'model is "{model}"', "it must be a bare repository, without a tag or digest")
     if "weights" in top:
         reading.fault(top["weights"], "weights: is not there yet", "`cog weights` does it today")
@@ -1554,6 +1559,8 @@ def complete_torch(config: Config, requirements: list[Requirement]) -> tuple[Tor
         return (same[0] if same else None), config._replace(torch=torch.version)
     asked = torch if torch.version or not vision.version else vision
     named = torch_candidates(rows, asked, config.python_version) if asked.version or torch.name else []
+    if is_pin(vision):  # it needs the torch that it was built with, to the patch
+        named = [row for row in named if versions_match(row.torchvision, vision.version)] or named
     if torch.version and not named:
         return None, assume_cuda(config, torch.version, rows)
     row = choose_build(named, config, asked)
@@ -1869,11 +1876,14 @@ def bind_import_from(node: ast.ImportFrom, scope: Scope, is_typing_only: bool) -
 
 
 def bind_target(target: ast.expr, value: ast.expr, scope: Scope) -> None:
-    """Enter one target of an assignment. `D[k] = v` makes a dict with one more entry."""
+    """Enter one target of an assignment. `D[k] = v` makes a dict with one more entry; `f = wrap(f)` decorates f."""
     import ast
 
     if isinstance(target, ast.Name):
-        scope.names[target.id] = value
+        arguments = value.args if isinstance(value, ast.Call) else ()
+        is_wrapped = any(isinstance(part, ast.Name) and part.id == target.id for part in arguments)
+        if not (is_wrapped and isinstance(scope.names.get(target.id), (ast.FunctionDef, ast.AsyncFunctionDef))):
+            scope.names[target.id] = value
     elif isinstance(target, (ast.Tuple, ast.List)):
         for index, part in enumerate(target.elts):
             if isinstance(part, ast.Starred):
@@ -2091,6 +2101,8 @@ class Sources:
         return None
 
     def attribute(self, base: Found, name: str, depth: int) -> Found | None:
+        import ast
+
         if base.kind == "module":
             return self.member(base.scope, name, depth) or self.submodule(base.scope, name)
         if base.kind == "external":
@@ -2101,7 +2113,20 @@ class Sources:
             for parent in self.lineage(base):
                 if parent.kind == "class" and name in self.body(parent).names:
                     return self.follow(self.body(parent), name, depth)
+        if isinstance(base.node, ast.Call) and base.kind == "value":
+            return self.field(base, base.node, name, depth)
         return None
+
+    def field(self, base: Found, call: ast.Call, name: str, depth: int) -> Found | None:
+        """What an attribute of `Class(...)` is: the argument of that name, else the class's own."""
+        owner = self.find(base.scope, call.func, depth + 1)
+        if not owner or owner.kind != "class" or call.args or "__init__" in self.body(owner).names:
+            return None
+        given = {keyword.arg: keyword.value for keyword in call.keywords}
+        if None in given:
+            return None
+        found = self.attribute(owner, name, depth + 1)
+        return Found("value", base.scope, given[name], name) if name in given else found
 
     def named(self, scope: Scope, name: str, depth: int) -> Found | None:
         """What a bare name means: the class body, the file, star imports, builtins; in this order."""
@@ -2619,8 +2644,9 @@ class Evaluator(Names):
                     return members[node.attr]
                 if members and node.attr == "__members__":
                     return members
-            if owner and owner.kind != "value":
-                return self.meaning(env, node, self.sources.attribute(owner, node.attr, 0))
+            member = self.sources.attribute(owner, node.attr, 0) if owner else None
+            if member or (owner and owner.kind != "value"):
+                return self.meaning(env, node, member)
         base = self.value(env, node.value)
         if isinstance(base, EnumMember) and node.attr in ("name", "value"):
             return getattr(base, node.attr)
