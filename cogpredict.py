@@ -1110,6 +1110,9 @@ def explain_yaml(text: str, line: int, problem: str) -> str:
             return f"{at}; a list item without its dash? write `- {here.strip()}`, indented as its neighbours"
         return f"{at}; write `key: value`, list items as `- item`, and indent what belongs together alike"
     if "mapping values are not allowed" in problem:
+        above = ([text for text in text.splitlines()[:line - 1] if text.split("#")[0].strip()] or [""])[-1].strip()
+        if above.partition(":")[0] in (*TOP_KEYS, *BUILD_KEYS) and ": " not in f"{above} ":
+            return f"{at}; the line above, `{above}`, needs a space behind its colon"
         return f"{at}; one colon too many, or an indentation unlike the line above: put texts with `: ` in quotes"
     if "alias" in problem or "cannot start any token" in problem or "expected alphabetic" in problem:
         return f"{at}; put texts that start with * & % @ ` ! in quotes"
@@ -1167,6 +1170,8 @@ def read_run_steps(reading: Reading, node: Any, path: str) -> tuple[RunStep, ...
             entry = reading.mapping(item, f"an item of {path}", ("command", "mounts"))
         text = reading.text(entry.get("command"), f"the command of {path}")
         command = "\n".join(line.rstrip() for line in text.splitlines())
+        if item.start_mark.line < item.end_mark.line and " \\ " in command:  # YAML made a space of its line end
+            command = command.replace(" \\ ", " ")
         if not command and item.id == "mapping":
             reading.fault(item, f"an item of {path} has no command",
                           'write command: and the shell command, or the command alone, in quotes if it has ": " in it')
@@ -1365,6 +1370,9 @@ def read_requirements_file(reading: Reading, place: Any, path: str, seen: tuple[
 def read_place(reading: Reading, place: str, requirement: Requirement, folder: str) -> list[str]:
     """The line of a requirement that is a URL or a path. Faults: local folders, paths outside the project."""
     url = requirement.url
+    if url.startswith("git+git://github.com/"):
+        reading.warn(place, "GitHub does not answer git:// any more; https:// is taken instead")
+        requirement = requirement._replace(url="git+https" + url[len("git+git"):])
     if "://" in url and not url.startswith("file:"):
         return [render_requirement(requirement)]
     path = os.path.normpath(os.path.join(folder, url))

@@ -142,7 +142,7 @@ def test_run_and_pre_install_are_steps_in_that_order() -> None:
     config = parse("build:\n  pre_install: [c]\n  run:\n    - a \\\n      b\n    - command: d\n      mounts:\n"
                    "        - {type: secret, id: tok, target: /run/tok}\n")
     secret = cog.SecretMount("tok", "/run/tok")
-    assert config.run == (cog.RunStep("a \\ b"), cog.RunStep("d", (secret,)), cog.RunStep("c"))
+    assert config.run == (cog.RunStep("a b"), cog.RunStep("d", (secret,)), cog.RunStep("c"))
 
 
 def test_a_continued_command_stays_one_step() -> None:
