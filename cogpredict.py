@@ -1610,6 +1610,8 @@ def explain_torch(config: Config, torch: Requirement, row: TorchRow | None, name
     warnings = []
     if not torch.version:
         warnings.append(f"torch has no version; the newest that fits is taken: torch=={row.torch} for CUDA {row.cuda}")
+    elif not is_pin(torch):
+        warnings.append(f"torch{torch.specifier} is open; torch=={row.torch} for CUDA {row.cuda} is taken")
     low, _, high = row.pythons.partition("-")
     if version_numbers(config.python_version)[:2] > version_numbers(high):
         warnings.append(f"torch {row.torch} has wheels for Python {low} to {high}; "
@@ -3683,7 +3685,7 @@ def read_decorators(reader: SchemaReader, target: Target) -> Traits:
         raise SchemaError(
             f"{target.scope.path}:{old[0].lineno}: `@{expression(old[0])}` is Cog's API of 2021;"
             f" today it is a parameter: {todays_parameter(old[0])}",
-            hint=f"def {target.node.name}(self, {lines}) -> Path:",
+            hint=f"with `from cog import BasePredictor, Input, Path`: def {target.node.name}(self, {lines}) -> Path:",
         )
     return traits
 
@@ -3695,7 +3697,7 @@ def todays_parameter(decorator: ast.expr) -> str:
     names = {"help": "description", "default": "default", "min": "ge", "max": "le", "options": "choices"}
     if not isinstance(decorator, ast.Call):
         return "x: str = Input()"
-    given = {keyword.arg or "": expression(keyword.value) for keyword in decorator.keywords}
+    given = {keyword.arg or "": expression(keyword.value, 1000) for keyword in decorator.keywords}
     name = str(getattr(decorator.args[0], "value", "x")) if decorator.args else "x"
     arguments = ", ".join(f"{names[key]}={text}" for key, text in given.items() if key in names)
     return f"{name}: {given.get('type', 'str')} = Input({arguments})"
