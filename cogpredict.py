@@ -415,6 +415,13 @@ class Options(NamedTuple):
     openapi_schema: str = ""
     progress: str = ""
     as_json: bool = False
+    tag: tuple[str, ...] = ()
+    secret: tuple[str, ...] = ()
+    build_arg: tuple[str, ...] = ()
+    timestamp: str = ""
+    strip: bool = False
+    precompile: bool = False
+    separate_weights: bool = False
     debug: bool = False
     no_color: bool = False
     quiet: bool = False
@@ -499,6 +506,13 @@ FLAGS: dict[str, tuple[str, str, Any, str]] = {
     "openapi_schema": ("--openapi-schema", "FILE", "text", "the model's schema, instead of reading its source"),
     "progress": ("--progress", "MODE", ("auto", "tty", "plain", "quiet"), "how progress is shown (default auto)"),
     "as_json": ("--json", "", "flag", "inspect: all that is known, as one JSON object"),
+    "tag": ("-t --tag", "NAME[:TAG]", "list", "build: the image's name (default: by cog.yaml or the folder)"),
+    "secret": ("--secret", "id=ID[,src=FILE]", "list", "build: a secret for the steps that mount it; or env=NAME"),
+    "build_arg": ("--build-arg", "NAME[=VALUE]", "list", "build: an argument, such as a proxy"),
+    "timestamp": ("--timestamp", "SECONDS", "text", "build: does nothing yet"),
+    "strip": ("--strip", "", "flag", "build: does nothing yet"),
+    "precompile": ("--precompile", "", "flag", "build: does nothing yet"),
+    "separate_weights": ("--separate-weights", "", "flag", "build: does nothing yet"),
     "debug": ("--debug", "", "flag", "show each call to the engine and the model"),
     "no_color": ("--no-color", "", "flag", "no colours"),
     "quiet": ("-q --quiet", "", "flag", "none of our own lines but errors"),
@@ -509,12 +523,17 @@ PREDICT_ABOUT = ("Run a prediction on a Cog model: IMAGE, a tar made by docker s
 
 ALWAYS = ("debug", "no_color", "quiet")
 DOCKERFILE_FLAGS = ("file", "base_image", "use_cog_base_image", "use_cuda_base_image")
-PREDICT_FLAGS = tuple(flag for flag in FLAGS if flag != "as_json")
+NOT_YET = ("timestamp", "strip", "precompile", "separate_weights")
+BUILD_FLAGS = ("tag", "secret", "build_arg", *NOT_YET)
+PREDICT_FLAGS = tuple(flag for flag in FLAGS if flag not in ("as_json", *BUILD_FLAGS))
 TAKES_IMAGE = ("predict", "run", "inspect")
 
 COMMAND_FLAGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "predict": (PREDICT_ABOUT, PREDICT_FLAGS),
     "run": (PREDICT_ABOUT, PREDICT_FLAGS),
+    "build": ("Build the image of the model in this folder.",
+              (*BUILD_FLAGS, *DOCKERFILE_FLAGS, "no_cache", "openapi_schema", "engine", "platform", "progress",
+               *ALWAYS)),
     "debug": ("Print the Dockerfile of the model in this folder.", (*DOCKERFILE_FLAGS, *ALWAYS)),
     "inspect": ("Show the inputs and the output of IMAGE, or of the model in this folder.",
                 ("as_json", *DOCKERFILE_FLAGS, "openapi_schema", "engine", "platform", "pull", "progress", *ALWAYS)),
@@ -12920,14 +12939,19 @@ def find_development_image(engine: Engine, config: Config, options: Options, wor
     for image in engine.image_list(f"{PROJECT_LABEL}={config.project}"):
         for tag in image.get("RepoTags") or []:
             if tag != name and not tag.endswith(f"/{name}"):
-                try:
-                    engine.image_remove(tag)
-                except EngineError as error:
-                    world.console.debug(f"{tag} stays: {error}")
+                remove_image(engine, tag, world.console)
     found = engine.image_inspect(name)
     if found is None:
         raise EngineError("image", 0, f"{name} is gone as soon as it was built")
     return found
+
+
+def remove_image(engine: Engine, name: str, console: Console) -> None:
+    """Take a name from an image, and remove the image with its last one; where that fails, it stays."""
+    try:
+        engine.image_remove(name)
+    except EngineError as error:
+        console.debug(f"{name} stays: {error}")
 
 
 def read_bytes(path: str) -> bytes:
@@ -12951,20 +12975,40 @@ def pull_base(engine: Engine, base: str, options: Options, world: World) -> None
 def build_project(engine: Engine, name: str, files: Mapping[str, bytes], settings: BuildSettings, config: Config,
                   options: Options, world: World) -> None:
     """Build the image of a project's environment; the project itself is not part of it. Raises BuildFailed."""
+    query = {**build_query(options, world), "t": name, "labels": render_compact({PROJECT_LABEL: config.project})}
+    secrets = {PIP_SECRET: settings.pip_conf.encode} if settings.pip_conf else None
+    build_image(engine, world.console, query=query, context=[render_extra_files(files) + TAR_END], secrets=secrets,
+                quiet=is_quiet(options))
+
+
+def is_quiet(options: Options) -> bool:
+    """Whether a build shows nothing but its failure."""
+    return options.quiet or options.progress == "quiet"
+
+
+def render_compact(document: JSON) -> str:
+    """A JSON object as text without spaces, as labels and queries have it."""
     import json
 
-    proxies = {key: world.environ[key] for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
-               for key in (name, name.upper()) if world.environ.get(key)}
-    query = {"t": name, "dockerfile": f"{BUILD_FOLDER}/Dockerfile", "buildargs": json.dumps(proxies),
-             "labels": json.dumps({PROJECT_LABEL: config.project})}
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+
+
+def build_query(options: Options, world: World) -> dict[str, str]:
+    """The query of a build that its flags and this machine's proxies decide."""
+    arguments = {key: world.environ[key] for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+                 for key in (name, name.upper()) if world.environ.get(key)}
+    for argument in options.build_arg:
+        name, equals, value = argument.partition("=")
+        if not name:
+            raise UsageError(f"--build-arg {argument!r} has no name", hint="--build-arg NAME=VALUE")
+        if equals or name in world.environ:
+            arguments[name] = value if equals else world.environ[name]
+    query = {"dockerfile": f"{BUILD_FOLDER}/Dockerfile", "buildargs": render_compact(arguments)}
     if options.platform:
         query["platform"] = options.platform
     if options.no_cache:
         query["nocache"] = "1"
-    secrets = {"pip.conf": settings.pip_conf.encode} if settings.pip_conf else None
-    quiet = options.quiet or options.progress == "quiet"
-    build_image(engine, world.console, query=query, context=[render_extra_files(files) + TAR_END], secrets=secrets,
-                quiet=quiet)
+    return query
 
 
 def run_in_container(engine: Engine, job: Job, image: JSON, label: JSON, project: Project | None, reader: Reader,
@@ -13090,6 +13134,179 @@ def cmd_debug(options: Options, world: World) -> int:
         except SchemaError as error:
             world.console.warn(str(error))
     world.console.result(render_dockerfile(config, read_settings(config, options, world)).encode())
+    return 0
+
+
+def giver(value: bytes) -> Callable[[], bytes]:
+    """A function that returns a value, as a build asks for its secrets."""
+    return lambda: value
+
+
+def read_secret(text: str, project: str, environ: Mapping[str, str]) -> tuple[str, bytes]:
+    """The id and the value of one --secret, from a variable or a file of the project. Raises UsageError."""
+    import csv
+
+    hint = "--secret id=ID,src=FILE or --secret id=ID,env=NAME"
+    values: dict[str, str] = {}
+    for field in next(csv.reader([text]), []):
+        key, equals, value = field.strip().partition("=")
+        key = {"source": "src"}.get(key.lower(), key.lower())
+        if not equals:
+            raise UsageError(f"--secret {text}: {field!r} is no key=value", hint=hint)
+        if key not in ("id", "src", "env", "type"):
+            raise UsageError(f"--secret {text}: unexpected key {key!r}", hint=hint)
+        values[key] = value
+    name, kind = values.get("id", ""), values.get("type", "")
+    if not name:
+        raise UsageError(f"--secret {text}: it has no id", hint=hint)
+    if kind not in ("", "file", "env"):
+        raise UsageError(f"--secret {text}: unsupported type {kind!r}", hint="type=file or type=env")
+    variable = values.get("env") or (values.get("src") or name if kind == "env" else "")
+    if not variable and kind != "file" and "src" not in values and name in environ:
+        variable = name
+    if variable and variable not in environ:
+        raise UsageError(f"--secret {text}: the variable {variable} is not set", hint=hint)
+    if variable:
+        return name, environ[variable].encode()
+    try:
+        return name, read_bytes(os.path.join(project, os.path.expanduser(values.get("src") or name)))
+    except OSError as error:
+        raise UsageError(f"--secret {text}: {values.get('src') or name}: {error.strerror}", hint=hint) from error
+
+
+def image_names(options: Options, config: Config) -> tuple[str, ...]:
+    """The names that a build gives its image, the first from -t, cog.yaml or the folder. Raises UsageError: no name."""
+    names = options.tag or (config.image or config.model or development_image(config.project, "").partition(":")[0],)
+    for name in names:
+        if parse_reference(name).digest:
+            raise UsageError(f"-t {name}: a name with a digest cannot be given", hint="-t NAME:TAG")
+    return names
+
+
+def git_labels(project: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The labels that say which commit a project is at; those that git does not know are left out."""
+    found: dict[str, str] = {}
+    for label, variable, words in (("revision", "GITHUB_SHA", ("rev-parse", "HEAD")),
+                                   ("version", "GITHUB_REF_NAME", ("describe", "--tags", "--dirty"))):
+        value = environ.get(variable, "")
+        if not value:
+            try:
+                code, out, _ = run_program(["git", "-C", project, *words], b"", environ)
+            except OSError:
+                return found
+            value = out.decode("utf-8", "replace").strip() if not code else ""
+        if value:
+            found[f"org.opencontainers.image.{label}"] = value
+    return found
+
+
+def run_pip_freeze(engine: Engine, image: str, world: World) -> str:
+    """What `pip freeze` prints in an image. Raises BuildFailed, EngineError."""
+    body: JSON = {"Image": image, "Entrypoint": ["python", "-m", "pip", "freeze"], "Cmd": [],
+                  "Labels": {RUN_LABEL: "pip freeze"}, "NetworkDisabled": True, "HostConfig": {"AutoRemove": True}}
+    frames, text, codes = FrameParser(), {1: b"", 2: b""}, list[int]()
+    container = engine.container_create(body)
+    try:
+        attach, ended = engine.container_attach(container), engine.container_wait(container, "removed")
+        open_streams = [attach, ended]
+
+        def on_text(data: bytes) -> None:
+            for stream, part in frames.feed(data):
+                text[stream] = text.get(stream, b"") + part
+
+        def on_exit(data: bytes) -> None:
+            answer = ended.feed(data)
+            if answer is not None:
+                codes.append(int(answer["StatusCode"]))
+
+        world.loop.add(attach, on_text, lambda: open_streams.remove(attach))
+        world.loop.add(ended, on_exit, lambda: open_streams.remove(ended))
+        engine.container_start(container)
+    except EngineError:
+        engine.container_remove(container)
+        raise
+    world.loop.run(lambda: attach not in open_streams and bool(codes or ended not in open_streams))
+    if codes != [0]:
+        raise BuildFailed(f"pip freeze failed in the image: {last_line(text[2]) or 'it said nothing'}")
+    return text[1].decode("utf-8", "replace").strip()
+
+
+def image_layers(image: JSON | None) -> list[str]:
+    """The digests of an image's layers, the base's first."""
+    return list(((image or {}).get("RootFS") or {}).get("Layers") or ())
+
+
+def model_labels(engine: Engine, config: Config, schema: str, base: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The labels that make an image a model's, all but run.cog.pip_freeze."""
+    labels = {"run.cog.version": __version__, "run.cog.config": render_compact(config_json(config)),
+              "run.cog.openapi_schema": schema, "run.cog.has_init": "true", **git_labels(config.project, environ)}
+    layers = image_layers(engine.image_inspect(base)) if "/cog-base:" in base else []
+    if layers:
+        labels.update({"run.cog.cog-base-image-name": base, "run.cog.cog-base-image-last-layer-sha": layers[-1],
+                       "run.cog.cog-base-image-last-layer-idx": str(len(layers) - 1)})
+    return labels
+
+
+def label_image(engine: Engine, base: str, name: str, labels: dict[str, str], options: Options, world: World) -> str:
+    """The id of an image like `base` with labels, under a name. Nothing but the labels differs; where the name's own
+    image is the same already, it stays. Raises BuildFailed."""
+    built, before = engine.image_inspect(base) or {}, engine.image_inspect(name) or {}
+    old, new = dict(before.get("Config") or {}), dict(built.get("Config") or {})
+    old_labels, new_labels = old.pop("Labels", None) or {}, new.pop("Labels", None) or {}
+    same = image_layers(before) == image_layers(built)
+    known = old_labels.get("run.cog.pip_freeze") if same else None
+    labels = {**labels, "run.cog.pip_freeze": run_pip_freeze(engine, base, world) if known is None else known}
+    if same and old == new and old_labels == {**new_labels, **labels}:
+        return str(before["Id"])
+    query = {"t": name, "labels": render_compact(labels), "dockerfile": "Dockerfile",
+             **({"platform": options.platform} if options.platform else {})}
+    context = [render_extra_files({"Dockerfile": f"FROM {base}\n".encode()}) + TAR_END]
+    return build_image(engine, world.console, query=query, context=context, quiet=True)
+
+
+def read_build_context(files: Mapping[str, bytes], config: Config, world: World) -> Iterator[bytes]:
+    """A project as its image gets it, with files of our making, as a tar. Raises UsageError: a bad .dockerignore."""
+    path = os.path.join(config.project, ".dockerignore")
+    rules = parse_ignore(read_text(path)) if os.path.isfile(path) else IgnoreRules()
+    return read_context(config.project, rules, extra_files=files, warn=world.console.warn)
+
+
+def cmd_build(options: Options, world: World) -> int:
+    """Build the image of the model in this folder, which runs anywhere without the folder; return 0."""
+    config, document = read_model(options, world)
+    names, settings = image_names(options, config), read_settings(config, options, world)
+    secrets = dict(read_secret(text, config.project, world.environ) for text in options.secret)
+    if settings.pip_conf:
+        secrets.setdefault(PIP_SECRET, settings.pip_conf.encode())
+    for flag in NOT_YET:
+        if getattr(options, flag):
+            world.console.warn(f"{FLAGS[flag][0]} does nothing yet")
+    schema = render_compact(document)
+    files = build_files(config, settings, lambda name: read_bytes(os.path.join(config.project, name)))
+    files[".cog/openapi_schema.json"] = schema.encode()
+    query = build_query(options, world)
+    address = find_address(options.engine, world.environ, world.home)
+    with connect_engine(address, world.console, world.environ) as engine:
+        world.console.info(f"Building Docker image from environment in {config.file_name} as {names[0]}...")
+        for base in list_base_images(config, settings):
+            pull_base(engine, base, options, world)
+        unlabelled = f"cog-{os.urandom(6).hex()}:unlabelled"
+        try:
+            build_image(engine, world.console, query={**query, "t": unlabelled}, quiet=is_quiet(options),
+                        context=read_build_context(files, config, world),
+                        secrets={name: giver(value) for name, value in secrets.items()})
+            world.console.info("Adding labels to image...")
+            labels = model_labels(engine, config, schema, base_image(config, settings), world.environ)
+            image = label_image(engine, unlabelled, names[0], labels, options, world)
+        finally:
+            remove_image(engine, unlabelled, world.console)
+        for name in names[1:]:
+            reference = parse_reference(name)
+            engine.image_tag(names[0], reference.familiar(), reference.tag)
+    for name in names:
+        world.console.info(f"Image built as {name}")
+    if options.quiet:
+        world.console.result(f"{image}\n".encode())
     return 0
 
 
@@ -13284,7 +13501,8 @@ def cmd_inspect(options: Options, world: World) -> int:
 
 
 COMMANDS: dict[str, Callable[[Options, World], int]] = {
-    "predict": cmd_predict, "run": cmd_predict, "debug": cmd_debug, "init": cmd_init, "inspect": cmd_inspect,
+    "predict": cmd_predict, "run": cmd_predict, "build": cmd_build, "debug": cmd_debug, "init": cmd_init,
+    "inspect": cmd_inspect,
 }
 
 

@@ -2,9 +2,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from pathlib import Path
 
 import make_image
 import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -31,3 +36,67 @@ def test_inspect_reads_the_labels_of_an_image(cog, images):
     assert found["config"]["build"]["python_version"] and "Input" in found["schema"]["components"]["schemas"]
     done = cog("inspect", "python:3.11-slim")
     assert done.code == 2 and "not a Cog model" in done.err
+
+
+@pytest.fixture
+def project(tmp_path, cog):
+    """A model in the folder in which the program runs, and a name for its image, which is removed afterwards."""
+    name = f"cog-test/build-{os.urandom(4).hex()}"
+    shutil.copytree(ROOT / "tests" / "models" / "echo", tmp_path, dirs_exist_ok=True)
+    yield name
+    engine = make_image.Engine()
+    for tag in engine.call("GET", "/images/json", {"filters": json.dumps({"reference": [name]})}):
+        engine.call("DELETE", f"/images/{tag['Id']}", {"force": 1})
+
+
+def test_a_built_image_needs_nothing_but_itself(cog, project, tmp_path):
+    (tmp_path / ".dockerignore").write_text("secret*\n")
+    (tmp_path / "secret.txt").write_text("not for the image")
+    (tmp_path / "cog.yaml").write_text(
+        "build:\n  python_version: '3.11'\n  run:\n  - command: wc -c < /run/key > /key\n"
+        "    mounts: [{type: secret, id: key, target: /run/key}]\n"
+        "environment: [WORD=hi there]\npredict: predict.py:Predictor\n")
+    source = (tmp_path / "predict.py").read_text().replace('" ".join([text] * repeat)', '" ".join(\n'
+        '            [text, os.environ["WORD"], open("/key").read().strip(), *sorted(os.listdir("/src"))])')
+    (tmp_path / "predict.py").write_text("import os\n" + source)
+    done = cog("build", "-t", f"{project}:1", "-t", f"{project}:2", "--secret", "id=key,env=KEY", "--strip",
+               timeout=400, KEY="12345", GITHUB_SHA="abc", GITHUB_REF_NAME="v1")
+    assert done.code == 0 and done.out == "", done.err
+    assert "warning: --strip does nothing yet" in done.err and f"Image built as {project}:2" in done.err
+    labels = make_image.Engine().call("GET", f"/images/{project}:1/json", {})["Config"]["Labels"]
+    assert labels["run.cog.has_init"] == "true" and "cog==" in labels["run.cog.pip_freeze"]
+    assert labels["org.opencontainers.image.revision"] == "abc" and labels["org.opencontainers.image.version"] == "v1"
+    assert json.loads(labels["run.cog.config"])["build"]["run"][0]["command"] == "wc -c < /run/key > /key"
+    assert json.loads(labels["run.cog.openapi_schema"])["info"]["version"] == labels["run.cog.version"]
+    for path in ("cog.yaml", "predict.py", "secret.txt"):
+        (tmp_path / path).unlink()
+    done = cog("predict", f"{project}:2", "-i", "text=a")
+    assert done.code == 0, done.err
+    words = done.out.split()
+    assert words[:4] == ["a", "hi", "there", "5"] and "predict.py" in words and "secret.txt" not in words
+    assert ".cog" in words
+    done = cog("predict", f"{project}:2", "-i", "repeat=99")
+    assert done.code == 2 and "number must be at most 10" in done.err
+
+
+def test_an_unchanged_build_is_the_same_image_and_no_other_name_is_left(cog, project, tmp_path):
+    first = cog("build", "-q", "-t", project, timeout=400)
+    assert first.code == 0 and first.err == "" and first.out.startswith("sha256:"), first.err
+    assert cog("build", "-q", "-t", project) == first
+    (tmp_path / "more.txt").write_text("more")
+    second = cog("build", "-q", "-t", project)
+    assert second.code == 0 and second.out != first.out
+    engine = make_image.Engine()
+    tags = [tag for image in engine.call("GET", "/images/json", {}) for tag in image.get("RepoTags") or ()]
+    assert not [tag for tag in tags if tag.endswith(":unlabelled")]
+    engine.call("DELETE", f"/images/{first.out.strip()}", {"force": 1})
+
+
+def test_a_build_that_fails_leaves_the_name_alone(cog, project, tmp_path):
+    assert cog("build", "-q", "-t", project, timeout=400).code == 0
+    before = make_image.Engine().call("GET", f"/images/{project}/json", {})["Id"]
+    config = tmp_path / "cog.yaml"
+    config.write_text(config.read_text().replace("build:\n", 'build:\n  run: ["echo all is lost; exit 7"]\n'))
+    done = cog("build", "-t", project)
+    assert done.code == 4 and "all is lost" in done.err and "Traceback" not in done.err
+    assert make_image.Engine().call("GET", f"/images/{project}/json", {})["Id"] == before

@@ -127,3 +127,56 @@ def test_inspect_shows_a_training_where_there_is_nothing_else(call, echo):
                                    "    weights: Path\ndef train(data: Path) -> TrainingOutput:\n    ...\n")
     out = call("inspect", cwd=echo).out
     assert out.splitlines()[1].split() == ["data", "file", "(required)"] and "OUTPUT  {weights: file}" in out
+
+
+def test_build_names_the_image_by_the_flag_the_config_or_the_folder():
+    config = cogpredict.Config(project="/home/me/My Model")
+    assert cogpredict.image_names(cogpredict.Options(tag=("a:1", "b")), config) == ("a:1", "b")
+    assert cogpredict.image_names(cogpredict.Options(), config._replace(image="r8.im/me/it")) == ("r8.im/me/it",)
+    assert cogpredict.image_names(cogpredict.Options(), config) == ("cog-my-model",)
+    with pytest.raises(cogpredict.UsageError):
+        cogpredict.image_names(cogpredict.Options(tag=("A B",)), config)
+
+
+@pytest.mark.parametrize("text, found", [
+    ("id=a,src=key.txt", ("a", b"from file")), ("id=a,source=key.txt", ("a", b"from file")),
+    ("id=a,env=KEY", ("a", b"from variable")), ("id=KEY", ("KEY", b"from variable")),
+    ("id=key.txt", ("key.txt", b"from file")), ("type=env,id=KEY", ("KEY", b"from variable")),
+    ("type=file,id=key.txt", ("key.txt", b"from file")), ('id=a,"src=key.txt"', ("a", b"from file")),
+])
+def test_a_secret_comes_from_a_file_of_the_project_or_a_variable(tmp_path, text, found):
+    (tmp_path / "key.txt").write_text("from file")
+    assert cogpredict.read_secret(text, str(tmp_path), {"KEY": "from variable"}) == found
+
+
+@pytest.mark.parametrize("text, says", [
+    ("a", "no key=value"), ("src=x", "no id"), ("id=a,type=disk", "unsupported type 'disk'"),
+    ("id=a,mode=1", "unexpected key 'mode'"), ("id=a,src=gone", "gone: No such file"), ("id=a,env=NO", "NO is not set"),
+    ("", "no id"),
+])
+def test_a_bad_secret_is_one_line(tmp_path, text, says):
+    with pytest.raises(cogpredict.UsageError, match=says) as caught:
+        cogpredict.read_secret(text, str(tmp_path), {})
+    assert caught.value.hint and "\n" not in str(caught.value)
+
+
+def test_build_arguments_come_from_the_flag_and_the_environment(call, tmp_path):
+    def arguments(*given):
+        options = cogpredict.Options(build_arg=given, no_cache=True, platform="linux/amd64")
+        world = cogpredict.World(cogpredict.Console({}), {"HTTP_PROXY": "p", "MINE": "m"}, "", "", io.BytesIO(),
+                                 cogpredict.Loop())
+        query = cogpredict.build_query(options, world)
+        assert (query["nocache"], query["platform"]) == ("1", "linux/amd64")
+        return json.loads(query["buildargs"])
+
+    assert arguments("A=b=c", "MINE", "GONE") == {"HTTP_PROXY": "p", "A": "b=c", "MINE": "m"}
+    with pytest.raises(cogpredict.UsageError, match="has no name"):
+        arguments("=x")
+
+
+def test_build_reads_everything_before_it_looks_for_an_engine(call, echo):
+    for flags in (["--secret", "id=a,src=gone"], ["-t", "A B"], ["--openapi-schema", "gone.json"]):
+        with pytest.raises(cogpredict.UsageError):
+            call("build", *flags, cwd=echo)
+    with pytest.raises(cogpredict.EngineUnreachable):
+        call("build", cwd=echo)
