@@ -10931,10 +10931,8 @@ class ContainerHost(Host):
         if mark in shown:
             self._marks += shown.count(mark)
             shown = shown.replace(mark, b"")
-        start = shown.rfind(b"cog-", -len(mark))
-        if start >= 0 and mark.startswith(shown[start:]):
-            return shown[:start], shown[start:]
-        return shown, b""
+        cut = next((size for size in range(len(mark) - 1, 0, -1) if shown.endswith(mark[:size])), 0)
+        return shown[:len(shown) - cut], shown[len(shown) - cut:]
 
     def _on_log_end(self) -> None:
         self._logs_ended = True
