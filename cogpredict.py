@@ -6532,20 +6532,14 @@ class LogTail:
 
     def __init__(self, show: Callable[[bytes], None]) -> None:
         self.show, self.wanted = show, False
-        self._shown = 0  # bytes of the JSON text that were dealt with in earlier responses
-        self._at = 0  # bytes of it that came in this response
+        self._shown = 0  # bytes of the JSON text that were dealt with
         self._rest = b""  # the beginning of a character or an escape
 
-    def begin(self) -> None:
-        """A response begins."""
-        self._at, self._rest = 0, b""
-
-    def feed(self, text: bytes) -> None:
-        """Take the next bytes of the string."""
-        new = text[max(0, self._shown - self._at):]
-        self._at += len(text)
+    def feed(self, text: bytes, at: int) -> None:
+        """Take some bytes of the string, which begin at a place in it. Responses may come side by side."""
+        new = text[max(0, self._shown - at):]
         if new and self.wanted:
-            self._shown = self._at
+            self._shown = at + len(text)
             text = self._rest + new
             end = find_whole_text(text)
             self._rest = text[end:]
@@ -6605,7 +6599,7 @@ class HookReader:
         self._reader, self._logs = reader, logs
         self._state = "before"  # then "inside" the string, and "after" it
         self._held = b""
-        logs.begin()
+        self._at = 0  # bytes of the string that went to `logs`
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes. Raises StreamError."""
@@ -6638,13 +6632,17 @@ class HookReader:
                 break
             if count_slashes(data, quote) % 2 == 0:
                 self._state = "after"
-                self._logs.feed(data[:quote])
+                self._pass_on(data[:quote])
                 return data[quote:]
             at = quote + 1
         kept = count_slashes(data, len(data))
         self._held = data[len(data) - kept:]
-        self._logs.feed(data[:len(data) - kept])
+        self._pass_on(data[:len(data) - kept])
         return b""
+
+    def _pass_on(self, text: bytes) -> None:
+        self._logs.feed(text, self._at)
+        self._at += len(text)
 
     def close(self) -> JSON:
         """The document without its log. Raises StreamError."""
@@ -10742,6 +10740,8 @@ class Host:
     Whoever made it closes it, which ends the model.
     """
 
+    starting = "Starting Docker image and running setup()..."
+
     def __init__(self, loop: Loop, console: Console) -> None:
         self.loop, self._console = loop, console
         self.link: Link | None = None
@@ -11626,6 +11626,8 @@ class ProcessHost(Host):
     `plan.lock` belongs to it.
     """
 
+    starting = "Starting the model and running setup()..."
+
     def __init__(self, plan: ProcessPlan, lane: Lane, loop: Loop, console: Console) -> None:
         super().__init__(loop, console)
         self._plan, self._lane = plan, lane
@@ -11948,7 +11950,7 @@ def wait_for_setup(host: Host, limit: float, console: Console) -> None:
 
     `limit` is in seconds, 0 for none.
     """
-    console.phase("Starting Docker image and running setup()...")
+    console.phase(host.starting)
     deadline = time.monotonic() + limit if limit else None
     if not host.wait(lambda: host.gone or host.health in SETTLED, deadline):
         said = last_line(bytes(host.log_tail))
@@ -11970,12 +11972,15 @@ def wait_for_setup(host: Host, limit: float, console: Console) -> None:
 
 def setup_failure(host: Host, console: Console) -> SetupFailed:
     """The error for a setup that failed while its server lives; shows its log if nothing has."""
-    host.drain()
     setup = (host.health_body or {}).get("setup") or {}
     logs = str(setup.get("logs") or "").encode()
+    lines = [line.strip() for line in logs.splitlines() if line.strip()]
+    host.drain()
+    host.wait(lambda: host.gone or all(line in host.log_tail for line in lines), time.monotonic() + 0.5)
+    missing = [line for line in lines if line not in host.log_tail]
+    if missing:
+        console.log(b"\n".join(missing) + b"\n")
     said = last_line(logs) or last_line(bytes(host.log_tail))
-    if said.encode() not in host.log_tail:
-        console.log(logs.rstrip() + b"\n")
     return SetupFailed("Model setup failed" + (f": {said}" if said else ""))
 
 
@@ -12869,13 +12874,47 @@ def predict_source(job: Job, reader: Reader, world: World) -> int:
     """Run one prediction on the model in this folder; return the exit code."""
     config, document = read_model(job.options, world)
     job = fill_job(job, document, reader, world)
-    address = find_address(job.options.engine, world.environ, world.home)
+    try:
+        address = find_address(job.options.engine, world.environ, world.home)
+    except EngineAbsent:
+        return run_in_process(job, config, document, reader, world)
     with connect_engine(address, world.console, world.environ) as engine:
         image = find_development_image(engine, config, job.options, world)
         project = plan_project(config, document, is_local=engine.host_is_local)
         if project.schema and not project.copied:
             write_schema(config.project, project.schema)
         return run_in_container(engine, job, image, config_json(config), project, reader, world)
+
+
+def make_process_host(plan: ProcessPlan, world: World) -> Callable[[Lane], Host]:
+    """What makes the host for a plan, when there is a lane."""
+    return lambda lane: ProcessHost(plan, lane, world.loop, world.console)
+
+
+def run_in_process(job: Job, config: Config, document: JSON, reader: Reader, world: World) -> int:
+    """Run the job in a virtual environment on this machine, once more with other ports if need be; the exit code."""
+    console = world.console
+    settings = read_build_settings(config, world.environ, world.cwd)
+    console.warn(process_notice(config))
+    for is_last in (False, True):
+        environment = prepare_environment(config, settings, console, world.environ)
+        ports, token = pick_free_ports(int.from_bytes(os.urandom(2), "big")), os.urandom(16).hex()
+        plan = plan_process(job.options, config, environment, ports, token, job.variables, world.environ)
+        write_schema(plan.cwd, render_schema(document).encode())
+        if job.options.dry_run:
+            os.close(environment.lock)
+            shown = {"engine": "none", "folder": plan.cwd, "python": environment.python,
+                     "input": describe_inputs(job.values, input_schema(document))}
+            console.result(render_json(shown))
+            return 0
+        try:
+            return run_job(job, make_process_host(plan, world), f"cog-{token[:12]}", token, ports.lane,
+                           config.concurrency_max > 1, reader, world)
+        except LanePortTaken as error:
+            if is_last:
+                raise
+            console.debug(str(error))
+    return 0
 
 
 def plan_project(config: Config, document: JSON, *, is_local: bool) -> Project:

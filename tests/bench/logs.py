@@ -31,7 +31,8 @@ def main():
             numbers = [int(found[1]) for found in (re.match(rb"(\d{8}) x", line) for line in log) if found]
         missing = lines - len(set(numbers))
         print(f"{image:<28} {megabytes} MB {seconds:6.1f} s  peak {usage.ru_maxrss / 1024:5.1f} MiB  "
-              f"exit {status >> 8}  lines lost {missing}, twice {len(numbers) - len(set(numbers))}, in order {numbers == sorted(numbers)}")
+              f"exit {status >> 8}  lines lost {missing}, twice {len(numbers) - len(set(numbers))}, "
+              f"in order {numbers == sorted(numbers)}")
 
 
 if __name__ == "__main__":

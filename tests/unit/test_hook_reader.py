@@ -65,3 +65,18 @@ def test_a_big_log_is_not_held():
 def test_a_cut_response_is_an_error(text):
     with pytest.raises(StreamError):
         read([text], 4)
+
+
+def test_responses_that_come_side_by_side_show_nothing_twice():
+    shown = bytearray()
+    logs = LogTail(shown.extend)
+    logs.wanted = True
+    log = "".join(f"{number}\n" for number in range(500))
+    early, late = render(log[:900], status="processing"), render(log)
+    first, second = (HookReader(SpillReader(lambda mime: io.BytesIO()), logs) for _ in range(2))
+    for at in range(0, len(late), 100):
+        first.feed(early[at:at + 100])
+        second.feed(late[at:at + 100])
+    first.close()
+    second.close()
+    assert shown.decode() == log
