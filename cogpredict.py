@@ -10988,8 +10988,9 @@ class ContainerHost(Host):
         if self.link is not None and not self.link.ended:
             wanted = self._marks + self.link.mark(f"{self._plan.name}-mark", time.monotonic() + 2)
             self.wait(lambda: self._marks >= wanted or self._logs_ended, deadline)
-        quiet = DRAIN_QUIET if wanted else 10 * DRAIN_QUIET
-        self.wait(lambda: self._logs_ended or time.monotonic() - self._log_time > quiet, deadline)
+        quiet, began = DRAIN_QUIET if wanted else 10 * DRAIN_QUIET, 0.0 if wanted else time.monotonic()
+        while not self._logs_ended and time.monotonic() < min(deadline, max(began, self._log_time) + quiet):
+            self.wait(lambda: self._logs_ended, min(deadline, max(began, self._log_time) + quiet))
 
     def close(self) -> None:
         """Kill the container and forget it. The engine removes it; the leash and the guardian see to it."""
