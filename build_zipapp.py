@@ -56,9 +56,10 @@ sys.exit(cogpredict.main())
 
 # Runs under each Python of the set: (source, target, name in tracebacks) lines in, .pyc files out. The hash in the
 # header is never checked, so that no time stamp gets into the archive. Docstrings and annotations of functions stay in
-# the source alone, and so do the columns for a traceback's carets (no_debug_ranges): a third of the archive.
+# the source alone, and so do the columns for a traceback's carets (no_debug_ranges): a third of the archive. So do
+# the classes in functions' names and PyYAML's line numbers.
 COMPILE = """
-import ast, marshal, sys
+import ast, marshal, sys, types
 from importlib.util import MAGIC_NUMBER, source_hash
 def parse(text):
     tree = ast.parse(text)
@@ -71,11 +72,19 @@ def parse(text):
         if isinstance(node, ast.arg):
             node.annotation = None
     return tree
+def slim(code, own):
+    change = {"co_consts": tuple(slim(each, own) if isinstance(each, types.CodeType) else each
+                                 for each in code.co_consts)}
+    if hasattr(code, "co_qualname"):
+        change["co_qualname"] = code.co_name
+    if not own and hasattr(code, "co_linetable"):
+        change["co_linetable"] = b""
+    return code.replace(**change)
 for line in sys.stdin.read().splitlines():
     source, target, name = line.split("\\t")
     with open(source, "rb") as file:
         text = file.read()
-    code = marshal.dumps(compile(parse(text), name, "exec", dont_inherit=True))
+    code = marshal.dumps(slim(compile(parse(text), name, "exec", dont_inherit=True), "cogpredict" in name))
     code = marshal.dumps(marshal.loads(code))
     with open(target, "wb") as file:
         file.write(MAGIC_NUMBER + (1).to_bytes(4, "little") + source_hash(text) + code)
