@@ -5559,55 +5559,6 @@ def pax_header(records: list[tuple[bytes, bytes]]) -> bytes:
     return tar_header(b"././@PaxHeader", 0o644, len(data), 0, b"x") + data + bytes(-len(data) % 512)
 
 
-def digest_files(folder: str, paths: Iterable[str], files: Mapping[str, bytes]) -> str:
-    """The SHA-256 of what a build takes in: these paths of the folder, whole folders included, and files of our own.
-
-    Names, contents and permissions count; times and owners do not. Raises UsageError: a file cannot be read.
-    """
-    import hashlib
-
-    digest = hashlib.sha256()
-
-    def note(*items: bytes) -> None:
-        for item in items:
-            digest.update(b"%d:" % len(item) + item)
-
-    for name in sorted(files):
-        note(b"made", os.fsencode(name), files[name])
-    for path in sorted(set(paths)):
-        note(b"path", os.fsencode(path))
-        for member, kind, mode, content in read_for_digest(folder, path):
-            note(os.fsencode(member), kind, b"%o" % mode, content)
-    return digest.hexdigest()
-
-
-def read_for_digest(folder: str, path: str) -> Iterator[tuple[str, bytes, int, bytes]]:
-    """A path and all below it: name, kind, mode, and link text or SHA-256; nothing where it is absent."""
-    import hashlib
-    from stat import S_ISDIR, S_ISLNK, S_ISREG
-
-    full = os.path.join(folder, path)
-    try:
-        info = os.lstat(full)
-        mode = info.st_mode & 0o7777
-        if S_ISLNK(info.st_mode):
-            yield path, b"link", 0, os.fsencode(os.readlink(full))
-        elif S_ISREG(info.st_mode):
-            digest = hashlib.sha256()
-            with open(full, "rb") as file:
-                for piece in iter(lambda: file.read(TAR_PIECE), b""):
-                    digest.update(piece)
-            yield path, b"file", mode, digest.digest()
-        elif S_ISDIR(info.st_mode):
-            yield path, b"folder", mode, b""
-            for name in sorted(os.listdir(full)):
-                yield from read_for_digest(folder, os.path.join(path, name))
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise unreadable(path, error) from error
-
-
 # == 9. Plan ==================================================================
 # In: Options, the image's inspect document, what the engine is. Out: the body of the create call and what
 # the host must know beside it. Pure: ports and names are chosen by the caller and handed in.
@@ -5629,7 +5580,7 @@ class Project(NamedTuple):
 
     folder: str
     environment: dict[str, str]  # what tells the runtime where the model is
-    schema: bytes  # for .cog/openapi_schema.json; empty: none
+    schema: bytes  # for .cog/openapi_schema.json
     files: dict[str, bytes]  # what a copy of the folder holds beside its own files, by path
     copied: bool  # into the container, because the engine does not see the folder or may not write to it
 
@@ -5638,11 +5589,11 @@ class Plan(NamedTuple):
     """What will be run: everything that the container host needs, and nothing that it must decide."""
 
     name: str  # of the container, and of the run
+    token: str  # the lane's secret
     image: str
     body: JSON  # of POST /containers/create
     ports: Ports
     interpreters: tuple[str, ...]  # for the helper, the likeliest first
-    uploads: bool  # the server was given --upload-url
     gpus_by_label: bool  # GPUs were asked for by the model's label only: go on without, if need be
     platform: str
     project: Project | None = None
@@ -5712,12 +5663,11 @@ def parse_environment(options: Options, environ: Mapping[str, str], read: Callab
     Raises UsageError: a file cannot be read, a line has no name.
     """
     variables: dict[str, str] = {}
-    lines = [line for path in options.env_file for line in read(path).splitlines()
-             if line.strip() and not line.lstrip().startswith("#")]
-    for line in [*lines, *options.env]:
-        name, equals, value = line.strip().partition("=") if line in lines else line.partition("=")
+    lines = [line.strip() for path in options.env_file for line in read(path).splitlines()]
+    for line in [*(line for line in lines if line and not line.startswith("#")), *options.env]:
+        name, equals, value = line.partition("=")
         if not name or " " in name:
-            raise UsageError(f"-e {line.partition('=')[0]!r} is not NAME=VALUE", hint="for example: -e TOKEN=abc")
+            raise UsageError(f"-e {name!r} is not NAME=VALUE", hint="for example: -e TOKEN=abc")
         if equals:
             variables[name] = value
         elif name in environ:
@@ -5818,7 +5768,6 @@ def plan_container(options: Options, image: JSON, label: JSON, project: Project 
     inherited = dict(entry.partition("=")[::2] for entry in config.get("Env") or [])
     own = {**project.environment, **variables} if project else variables
     env = server_environment(inherited, own, environ, ports.model, debug=options.debug)
-    uploads = takes_uploads(config)
     mounts = [{"Type": "bind", "Source": project.folder, "Target": "/src"}] if project and not project.copied else []
     body: JSON = {
         "Image": image.get("Id") or options.image,
@@ -5834,13 +5783,13 @@ def plan_container(options: Options, image: JSON, label: JSON, project: Project 
             "DeviceRequests": parse_gpus("all" if by_label else options.gpus, cdi=podman),
         },
     }
-    if uploads:
+    if takes_uploads(config):
         body["Cmd"] = [*config["Cmd"], "--upload-url", f"http://127.0.0.1:{ports.lane}/{token}/up"]
     if options.user:
         body["User"] = options.user
     if options.network:
         body["HostConfig"]["NetworkMode"] = options.network
-    return Plan(name, options.image, body, ports, helper_interpreters(config), uploads, by_label, options.platform,
+    return Plan(name, token, options.image, body, ports, helper_interpreters(config), by_label, options.platform,
                 project)
 
 
@@ -5878,10 +5827,9 @@ def render_plan(plan: Plan, engine: str, variables: Mapping[str, str], values: J
     """What --dry-run prints: a JSON object with the values of the user's variables left out."""
     import json
 
-    shown = [entry if entry.partition("=")[0] not in variables else entry.partition("=")[0] + "=***"
-             for entry in plan.body["Env"]]
-    token = "".join(word.split("/")[3] for word in plan.body.get("Cmd", []) if word.startswith("http://127.0.0.1"))
-    command = [word.replace(token, "***") if token else word for word in plan.body.get("Cmd", [])]
+    names = [entry.partition("=")[0] for entry in plan.body["Env"]]
+    shown = [f"{name}=***" if name in variables else entry for name, entry in zip(names, plan.body["Env"])]
+    command = [word.replace(plan.token, "***") for word in plan.body.get("Cmd", [])]
     body = {**plan.body, "Env": shown, **({"Cmd": command} if command else {})}
     document = {"engine": engine, "image": plan.image, "container": body, "input": values}
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
@@ -10450,11 +10398,6 @@ class Lane:
         return f"http://127.0.0.1:{self.port}/{self.token}/{path}"
 
     @property
-    def upload_url(self) -> str:
-        """Where the runtime is told to upload to."""
-        return self.url("up")
-
-    @property
     def hook_url(self) -> str:
         """Where the runtime is told to post webhooks to."""
         return self.url("hook")
@@ -10463,15 +10406,6 @@ class Lane:
         """The URL of an input file, opened anew for each time it is asked for. `size` in bytes, None: until its end."""
         self.files.append((open_file, size))
         return self.url(f"in/{len(self.files) - 1}/{quote_name(name)}")
-
-    def upload_number(self, url: str) -> int | None:
-        """The number of the upload that this URL was given out for.
-
-        >>> lane = Lane("t", 1, on_upload=None, on_webhook=None, json_reader=None)  # type: ignore[arg-type]
-        >>> lane.upload_number("http://127.0.0.1:1/t/out/12/a.png")
-        """
-        number = url[len(self.url("out/")):].partition("/")[0] if url.startswith(self.url("out/")) else ""
-        return parse_index(number, self.uploads)
 
     def open_uploads(self) -> int:
         """How many uploads have begun and not ended."""
@@ -12507,10 +12441,6 @@ class OutputStore:
         while self._staged:
             self._staged.pop().abort()
 
-    def temporary_paths(self) -> list[str]:
-        """Hidden files that stand on the disk now."""
-        return [staged.hidden for staged in self._staged if staged.hidden]
-
     def _stage(self, name: str, mime: str, length: int | None = None) -> StagedFile:
         plan, folder = self._plan, self._plan.folder
         if plan.raw or plan.special or (os.path.isdir(folder) and not os.access(folder, os.W_OK)):
@@ -12703,6 +12633,12 @@ def read_text_file(path: str, flag: str) -> str:
         raise UsageError(f"{flag} {path}: {reason}") from error
 
 
+def read_bytes(path: str) -> bytes:
+    """A file's contents. Raises OSError."""
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def is_archive(image: str) -> bool:
     """Whether IMAGE is a tar on disk or on stdin, not the name of an image.
 
@@ -12716,12 +12652,12 @@ def is_archive(image: str) -> bool:
 def load_image(engine: Engine, options: Options, world: World) -> str:
     """The name of the image in a tar, which the engine has loaded. Raises EngineError, UsageError."""
     console = world.console
+    hint = "IMAGE must be a tar that `docker save` made, plain or compressed"
     console.phase(f"Loading {options.image if options.image != '-' else 'the image on stdin'}...")
     try:
         source = world.stdin if options.image == "-" else open(os.path.expanduser(options.image), "rb")  # noqa: SIM115
     except OSError as error:
-        raise UsageError(f"{options.image}: {error.strerror}", hint="a tar that `docker save` made") from error
-    hint = "IMAGE must be a tar that `docker save` made, plain or compressed"
+        raise UsageError(f"{options.image}: {error.strerror}", hint=hint) from error
     try:
         with source:
             names = engine.image_load(source, on_event=lambda event: console.tick())
@@ -12812,9 +12748,8 @@ def cmd_predict(options: Options, world: World) -> int:
     """Run one prediction on an image, or on the model in this folder; return the exit code."""
     context = replicate_context(options, world.environ)
     variables = parse_environment(options, world.environ, lambda path: read_text_file(path, "--env-file"))
-    plan_result(options, None, world)
-    reader = Reader(world.stdin, world.cwd, world.home)
     job = Job(options, None, {}, plan_result(options, None, world), variables, context)
+    reader = Reader(world.stdin, world.cwd, world.home)
     try:
         return predict_image(job, reader, world) if options.image else predict_source(job, reader, world)
     finally:
@@ -12882,7 +12817,7 @@ def predict_source(job: Job, reader: Reader, world: World) -> int:
     with connect_engine(address, world.console, world.environ) as engine:
         image = find_development_image(engine, config, job.options, world)
         project = plan_project(config, document, is_local=engine.host_is_local)
-        if project.schema and not project.copied:
+        if not (project.copied or job.options.dry_run):
             write_schema(config.project, project.schema)
         return run_in_container(engine, job, image, config_json(config), project, reader, world)
 
@@ -12895,19 +12830,17 @@ def make_process_host(plan: ProcessPlan, world: World) -> Callable[[Lane], Host]
 def run_in_process(job: Job, config: Config, document: JSON, reader: Reader, world: World) -> int:
     """Run the job in a virtual environment on this machine, once more with other ports if need be; the exit code."""
     console = world.console
-    settings = read_build_settings(config, world.environ, world.cwd)
     console.warn(process_notice(config))
+    if job.options.dry_run:
+        console.result(render_json({"engine": "none", "folder": config.project, "python": config.python_version,
+                                    "input": describe_inputs(job.values, input_schema(document))}))
+        return 0
+    settings = read_build_settings(config, world.environ, world.cwd)
     for is_last in (False, True):
         environment = prepare_environment(config, settings, console, world.environ)
         ports, token = pick_free_ports(int.from_bytes(os.urandom(2), "big")), os.urandom(16).hex()
         plan = plan_process(job.options, config, environment, ports, token, job.variables, world.environ)
         write_schema(plan.cwd, render_schema(document).encode())
-        if job.options.dry_run:
-            os.close(environment.lock)
-            shown = {"engine": "none", "folder": plan.cwd, "python": environment.python,
-                     "input": describe_inputs(job.values, input_schema(document))}
-            console.result(render_json(shown))
-            return 0
         try:
             return run_job(job, make_process_host(plan, world), f"cog-{token[:12]}", token, ports.lane,
                            config.concurrency_max > 1, reader, world)
@@ -12921,8 +12854,10 @@ def run_in_process(job: Job, config: Config, document: JSON, reader: Reader, wor
 def plan_project(config: Config, document: JSON, *, is_local: bool) -> Project:
     """How the container gets the project. Raises ConfigError: the config cannot be read again."""
     schema = render_schema(document).encode()
-    with open(os.path.join(config.project, config.file_name), "rb") as file:
-        own = file.read()
+    try:
+        own = read_bytes(os.path.join(config.project, config.file_name))
+    except OSError as error:
+        raise ConfigError(f"{config.file_name} cannot be read any more: {error.strerror}") from error
     old = version_numbers(config.python_version)[:2] < (3, 10) or (0,) < version_numbers(config.sdk_version) < (0, 17)
     renamed = old and config.file_name != "cog.yaml"
     files = {config.file_name: own, ".cog/openapi_schema.json": schema, **({"cog.yaml": own} if renamed else {})}
@@ -12934,19 +12869,20 @@ def write_schema(project: str, schema: bytes) -> None:
     """Put the schema where the runtime looks for it, only when it differs, and whole. Raises OutputError."""
     path = os.path.join(project, ".cog", "openapi_schema.json")
     try:
-        with open(path, "rb") as file:
-            if file.read() == schema:
-                return
+        if read_bytes(path) == schema:
+            return
     except OSError:
         pass  # there is none yet
-    part = f"{path}.{os.urandom(4).hex()}"
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(part, "wb") as file:
-            file.write(schema)
-        os.replace(part, path)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+        raise write_fault(path, error) from error
+    staged = StagedFile(os.path.dirname(path), f"openapi_schema.{os.urandom(4).hex()}.part", path)
+    try:
+        staged.write(schema)
+        staged.publish(path, path)
+    finally:
+        staged.abort()
 
 
 PROJECT_LABEL = "cog.pyz.project"  # the label of an image for development; its value is the project's folder
@@ -12970,6 +12906,8 @@ def find_development_image(engine: Engine, config: Config, options: Options, wor
     found = None if options.no_cache else engine.image_inspect(name)
     if found is not None:
         return found
+    if options.dry_run:
+        return {"Id": name, "Config": {"Cmd": ["python", *SERVER]}}  # as it would be
     world.console.info("Building Docker image from environment in cog.yaml...")
     for base in list_base_images(config, settings):
         pull_base(engine, base, options, world)
@@ -12990,12 +12928,6 @@ def remove_image(engine: Engine, name: str, console: Console) -> None:
         engine.image_remove(name)
     except EngineError as error:
         console.debug(f"{name} stays: {error}")
-
-
-def read_bytes(path: str) -> bytes:
-    """A file's contents. Raises OSError."""
-    with open(path, "rb") as file:
-        return file.read()
 
 
 def pull_base(engine: Engine, base: str, options: Options, world: World) -> None:
@@ -13052,36 +12984,35 @@ def build_query(options: Options, world: World) -> dict[str, str]:
 def run_in_container(engine: Engine, job: Job, image: JSON, label: JSON, project: Project | None, reader: Reader,
                      world: World) -> int:
     """Run the job in a container, once more where that needs another plan; return the exit code."""
-    def make() -> tuple[Plan, str]:
-        token = os.urandom(16).hex()
+    def make() -> Plan:
+        """A plan with a name, a token and ports of its own: what an earlier try left may not be gone yet."""
         ports = pick_ports(job.options.network, int.from_bytes(os.urandom(2), "big"))
-        return plan_container(job.options, image, label, project, name=f"cog-{os.urandom(6).hex()}", token=token,
-                              ports=ports, variables=job.variables, environ=world.environ, cwd=world.cwd,
-                              podman=engine.is_podman), token
+        return plan_container(job.options, image, label, project, name=f"cog-{os.urandom(6).hex()}",
+                              token=os.urandom(16).hex(), ports=ports, variables=job.variables, environ=world.environ,
+                              cwd=world.cwd, podman=engine.is_podman)
 
-    plan, token = make()
     if job.options.dry_run:
         values = describe_inputs(job.values, input_schema(job.document) if job.document else None)
-        world.console.result(render_plan(plan, str(engine.address), job.variables, values).encode())
+        world.console.result(render_plan(make(), str(engine.address), job.variables, values).encode())
         return 0
     overlapping = int((label.get("concurrency") or {}).get("max") or 1) > 1
 
-    def run(plan: Plan, token: str) -> int:
-        return run_job(job, lambda lane: ContainerHost(engine, plan, lane, world.loop, world.console), plan.name, token,
-                       plan.ports.lane, overlapping, reader, world)
+    def run(plan: Plan) -> int:
+        return run_job(job, lambda lane: ContainerHost(engine, plan, lane, world.loop, world.console), plan.name,
+                       plan.token, plan.ports.lane, overlapping, reader, world)
 
     try:
-        return run(plan, token)
+        return run(make())
     except ProjectUnseen as error:
         world.console.debug(f"{error}; it is copied into the container")
-        return run(copied_instead(plan), token)
+        return run(copied_instead(make()))
     except EngineError as error:
         if project is None or project.copied or "bind source path does not exist" not in error.message:
             raise
-        return run(copied_instead(plan), token)
+        return run(copied_instead(make()))
     except LanePortTaken as error:
         world.console.debug(str(error))
-    return run(*make())
+    return run(make())
 
 
 def plan_result(options: Options, document: JSON | None, world: World) -> OutputPlan:
@@ -13123,7 +13054,7 @@ def run_job(job: Job, make_host: Callable[[Lane], Host], name: str, token: str, 
             raise
         host.close()
         console.done()
-        store.finish(response, uploads_at=lane.url("out"), live=live)
+        store.finish(response, uploads_at=lane.url("out/"), live=live)
     return 0
 
 

@@ -89,6 +89,32 @@ def test_a_read_only_project_is_copied(model):
     assert (run.project.parent / "got.0.txt").read_text().startswith("5 ")
 
 
+def test_a_folder_that_the_engine_does_not_see_is_copied(model, command):
+    run = model("files")
+    assert run("predict")[0] == 0
+    hidden = run.project.parent / "elsewhere"
+    hidden.mkdir()
+    script = (f"mount -t tmpfs none {hidden} && cp {run.project}/*.* {hidden} && cd {hidden} && "
+              f"exec {' '.join(command)} predict -i file=@cog.yaml -o {run.project}/seen --debug")
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, timeout=200)
+    for image in make_image.Engine().call("GET", "/images/json", {"filters": json.dumps(
+            {"label": [f"cog.pyz.project={hidden}"]})}):
+        make_image.Engine().call("DELETE", f"/images/{image['Id']}", {"force": 1})
+    assert done.returncode == 0, done.stderr.decode()
+    assert (run.project / "seen.0.txt").read_text().startswith(f"{(run.project / 'cog.yaml').stat().st_size} ")
+    assert "it is copied into the container" in done.stderr.decode()
+
+
+@pytest.mark.parametrize("engine", [(), ("--engine", "none")])
+def test_a_dry_run_builds_and_writes_nothing(model, engine):
+    run = model("echo")
+    before = sorted(run.project.iterdir())
+    code, out, err = run("predict", "-i", "text=x", "--dry-run", *engine)
+    assert code == 0, err
+    assert json.loads(out)["input"] == {"text": "x"} and BUILDING not in err
+    assert sorted(run.project.iterdir()) == before
+
+
 def test_a_step_that_fails_shows_its_log(model):
     run = model("echo")
     config = run.project / "cog.yaml"

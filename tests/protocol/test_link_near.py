@@ -382,15 +382,6 @@ def test_what_fails_in_a_lane_s_callback_comes_out_and_the_rest_goes_on(
     assert sent.startswith(b"HTTP/1.1 500 " if where == "on_upload" else b"HTTP/1.1 200 ")
 
 
-def test_urls_that_only_look_like_the_lane_s() -> None:
-    lane, _, _ = make_lane(7)
-    lane.uploads = 3
-    assert lane.upload_number(lane.url("out/2/a%20b")) == 2
-    for url in (lane.url("out/3/a"), lane.url("out/x/a"), lane.url("in/0/a"), "https://example.com/secret/out/0/a", "",
-                lane.url("out/\u00b2/a"), lane.url("out/-1/a")):
-        assert lane.upload_number(url) is None
-
-
 # The helper's source
 
 

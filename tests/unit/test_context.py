@@ -1,7 +1,6 @@
 """A folder becomes a tar that other programs read as the folder, whatever is in it and whatever happens to it."""
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import shutil
@@ -23,7 +22,6 @@ from cogpredict import (
     IgnoreRules,
     UsageError,
     copy_project,
-    digest_files,
     parse_ignore,
     read_context,
     tar_file,
@@ -274,25 +272,3 @@ def project(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "wheels" / "a.whl").write_bytes(b"wheel")
     (tmp_path / "requirements.txt").write_text("x")
     return tmp_path
-
-
-def test_a_digest_sees_what_the_build_sees(project: Path) -> None:
-    def digest(**files: bytes) -> str:
-        return digest_files(str(project), ["wheels", "requirements.txt", "missing"], files)
-
-    before = digest(Dockerfile=b"FROM x")
-    assert before == digest(Dockerfile=b"FROM x") and len(before) == hashlib.sha256().digest_size * 2
-    os.utime(project / "requirements.txt", (1, 1))
-    (project / "predict.py").write_text("other")
-    assert digest(Dockerfile=b"FROM x") == before
-    seen = {before, digest(Dockerfile=b"FROM y")}
-    for change in (
-        lambda: (project / "wheels" / "a.whl").write_bytes(b"other"),
-        lambda: (project / "wheels" / "a.whl").rename(project / "wheels" / "b.whl"),
-        lambda: (project / "wheels" / "b.whl").chmod(0o755),
-        lambda: (project / "missing").symlink_to("wheels"),
-        lambda: (project / "requirements.txt").unlink(),
-    ):
-        change()
-        seen.add(digest(Dockerfile=b"FROM x"))
-    assert len(seen) == 7

@@ -494,7 +494,6 @@ def test_poorer_systems(desk: Desk, monkeypatch: pytest.MonkeyPatch, poor: Calla
             sink.write(data)
             sink.close()
         hidden = sorted(name for name in os.listdir(desk.folder) if name.startswith(".cog"))
-        assert sorted(map(os.path.basename, store.temporary_paths())) == hidden
         assert hidden in ([], [".cog-run-0.part", ".cog-run-1.part"])
         store.finish({"status": "succeeded", "output": [AT + "0/a.png", AT + "0/a.png"]}, uploads_at=AT)
     assert desk.files() == {"output.0.png": b"a" * 300000, "output.1.png": b"a" * 300000}
