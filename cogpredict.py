@@ -233,7 +233,7 @@ class Console:
         self.live = self._phases and (progress == "tty" or (progress == "auto" and self._err_tty and not dumb))
         plain = any(environ.get(name) for name in ("NO_COLOR", "COG_NO_COLOR"))
         self._color = color and self._err_tty and not plain and not dumb
-        self._held = b""  # an unfinished log line (elsewhere than on a terminal), or a cut escape sequence
+        self._held: dict[int, bytes] = {}  # by stream: an unfinished line, or on a terminal a cut escape
         self._column = False  # the model left the terminal's cursor in the middle of a line
         self._drawn = 0  # lines of the live region on the screen
         self._phase, self._status, self._begun, self._redraw = "", "", 0.0, 0.0
@@ -297,23 +297,25 @@ class Console:
         """End the phase: the live line disappears, an unfinished log line is finished."""
         self._phase = ""
         self._wipe()
-        if self._held or self._column:
-            self._write(self._err, self._sanitise(collapse_returns(self._held.rstrip(b"\r"))) + b"\n")
-            self._held, self._column = b"", False
+        unfinished = [held.rstrip(b"\r") for held in self._held.values() if held]
+        if unfinished or self._column:
+            self._write(self._err, self._sanitise(collapse_returns(b"\n".join(unfinished))) + b"\n")
+        self._held, self._column = {}, False
 
-    def log(self, data: bytes) -> None:
-        """Show the model's own output as it comes."""
+    def log(self, data: bytes, stream: int = 2) -> None:
+        """Show the model's own output as it comes; lines that come in pieces on two streams are not mixed."""
         self._wipe()
         if self._err_tty:
-            data = self._uncut(data)
+            data, self._held[stream] = self._uncut(self._held.get(stream, b"") + data)
             self._column = (data[-1:] != b"\n") if data else self._column
             self._write(self._err, strip_controls(data))
         else:
-            whole = len(data) if len(self._held) > PARTIAL_LINE else data.rfind(b"\n") + 1
+            held = self._held.get(stream, b"")
+            whole = len(data) if len(held) > PARTIAL_LINE else data.rfind(b"\n") + 1
             if whole:
-                self._write(self._err, collapse_returns(self._held + data[:whole]))
-                self._held = b""
-            self._held += data[whole:]
+                self._write(self._err, collapse_returns(held + data[:whole]))
+                held = b""
+            self._held[stream] = held + data[whole:]
         self._redraw = 0.0
 
     def result(self, data: bytes) -> None:
@@ -339,13 +341,13 @@ class Console:
         self._write(self._err, newline + self._sanitise(text.encode("utf-8", "replace")) + b"\n")
         self._redraw = 0.0
 
-    def _uncut(self, data: bytes) -> bytes:
-        """The data without an escape sequence that is cut at its end; that waits for the rest."""
-        data, self._held = self._held + data, b""
+    @staticmethod
+    def _uncut(data: bytes) -> tuple[bytes, bytes]:
+        """The data, and apart from it an escape sequence that is cut at its end."""
         escape = data.rfind(b"\x1b", max(0, len(data) - 24))
         if escape >= 0 and not data[escape + 2:].strip(b"0123456789;") and data[escape + 1:escape + 2] in (b"", b"["):
-            data, self._held = data[:escape], data[escape:]
-        return data
+            return data[:escape], data[escape:]
+        return data, b""
 
     def _draw(self, lines: list[str]) -> None:
         import shutil
@@ -10725,7 +10727,7 @@ class Host:
         self.log_tail += shown[-LOG_TAIL:]
         del self.log_tail[:-LOG_TAIL]
         if shown:
-            self._console.log(shown)
+            self._console.log(shown, stream)
 
     def wait(self, until: Callable[[], bool], deadline: float | None = None) -> bool:
         """Pump everything until the condition holds, True, or the deadline (monotonic seconds) has passed, False."""

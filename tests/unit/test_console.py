@@ -60,6 +60,17 @@ def test_our_own_line_never_lands_inside_a_log_line(pipe):
     assert drain() == b"ours\nhalf of a line\n"
 
 
+def test_lines_in_pieces_on_two_streams_are_not_mixed(pipe):
+    drain, err = pipe
+    console = Console({}, err=err)
+    for stream, piece in [(1, b"out "), (2, b"err "), (1, b"1\nout"), (2, b"1\n"), (1, b" 2\nend")]:
+        console.log(piece, stream)
+    assert drain() == b"out 1\nerr 1\nout 2\n"
+    console.log(b"last", 2)
+    console.done()
+    assert drain() == b"end\nlast\n"
+
+
 def test_on_a_terminal_carriage_returns_stay(terminal):
     drain, err = terminal
     console = Console({"TERM": "xterm"}, err=err)
