@@ -57,7 +57,8 @@ sys.exit(cogpredict.main())
 # Runs under each Python of the set: (source, target, name in tracebacks) lines in, .pyc files out. The hash in the
 # header is never checked, so that no time stamp gets into the archive. Docstrings and annotations of functions stay in
 # the source alone, and so do the columns for a traceback's carets (no_debug_ranges): a third of the archive. So do
-# the classes in functions' names and PyYAML's line numbers.
+# the classes in functions' names and the line numbers: a traceback names a function and where it begins. For PyYAML it
+# names the function.
 COMPILE = """
 import ast, marshal, sys, types
 from importlib.util import MAGIC_NUMBER, source_hash
@@ -77,8 +78,15 @@ def slim(code, own):
                                  for each in code.co_consts)}
     if hasattr(code, "co_qualname"):
         change["co_qualname"] = code.co_name
-    if not own and hasattr(code, "co_linetable"):
+    units = len(code.co_code) // 2
+    if not hasattr(code, "co_linetable"):
+        change["co_lnotab"] = b""
+    elif not own:
         change["co_linetable"] = b""
+    elif sys.version_info < (3, 11):
+        change["co_linetable"] = b"\\xfe\\0" * (units // 127) + bytes([units % 127 * 2, 0])
+    else:
+        change["co_linetable"] = b"\\xef\\0" * (units // 8) + bytes([0xe8 + units % 8 - 1, 0])[:2 * (units % 8)]
     return code.replace(**change)
 for line in sys.stdin.read().splitlines():
     source, target, name = line.split("\\t")

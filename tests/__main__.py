@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,7 @@ def main() -> None:
     os.chdir(ROOT)
     python = str(VENV / "bin" / "python")
     os.environ.pop("PYTHONPATH", None)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it, and so would what tests start
     os.execv(python, [python, "-X", "dev", "-m", "pytest", *sys.argv[1:]])
 
 

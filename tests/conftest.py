@@ -5,6 +5,7 @@ tests are skipped with the reason, or fail when `COG_TEST_NEED_ENGINE=1` or `--n
 """
 from __future__ import annotations
 
+import contextlib
 import http.client
 import itertools
 import os
@@ -71,15 +72,14 @@ def why_no_engine(address: str) -> str:
         if kind == "unix":
             connection = http.client.HTTPConnection("engine", timeout=10)
             connection.sock = socket.socket(socket.AF_UNIX)
-            connection.sock.settimeout(10)
-            connection.sock.connect(place)
         else:
             connection = http.client.HTTPConnection(place, timeout=10)
-        try:
+        with contextlib.closing(connection):
+            if kind == "unix":
+                connection.sock.settimeout(10)
+                connection.sock.connect(place)
             connection.request("GET", "/_ping")
             status = connection.getresponse().status
-        finally:
-            connection.close()
     except (OSError, http.client.HTTPException) as error:
         return f"no engine answers at {address}: {error}"
     return "" if status == 200 else f"the engine at {address} answers {status} to /_ping"

@@ -187,7 +187,7 @@ def test_podmans_files_are_read_and_the_explicit_one_first(tmp_path: Path) -> No
 
 def test_a_real_helper_is_run_in_a_session_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "docker-credential-mine"
-    program.write_text("#!/bin/sh\nread server\n[ \"$(ps -o sid= -p $$ | tr -d ' ')\" = $$ ] || exit 9\n"
+    program.write_text("#!/bin/sh\nread server\n[ \"$(cut -d ' ' -f 6 /proc/$$/stat)\" = $$ ] || exit 9\n"
                        "printf '{\"Username\": \"%s\", \"Secret\": \"s\"}' \"$server\"\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")

@@ -157,6 +157,26 @@ def test_every_python_runs_its_own_bytecode(archive: Path, pythons: list[build_z
             assert origin.startswith(f"{archive}/{python.folder}/") and origin.endswith(".pyc"), python.version
 
 
+BUG = """
+import sys, traceback
+sys.path.insert(0, {folder!r})
+import cogpredict
+try:
+    cogpredict.main(3)
+except TypeError as bug:
+    last = traceback.extract_tb(bug.__traceback__)[-1]
+    sys.stdout.write("%s %d" % (last.name, last.lineno))
+"""
+
+
+def test_a_traceback_names_the_function_and_where_it_begins(archive: Path, pythons: list[build_zipapp.Python]) -> None:
+    source = (ROOT / "cogpredict.py").read_text().splitlines()
+    line = next(number for number, text in enumerate(source, 1) if text.startswith("def main("))
+    for python in pythons:
+        done = run(python.path, "-I", "-c", BUG.format(folder=f"{archive}/{python.folder}"))
+        assert done.stdout == f"main {line}", done.stderr
+
+
 def test_a_python_without_bytecode_of_its_own_runs_the_source(
     tmp_path: Path, pyyaml: Path, pythons: list[build_zipapp.Python]
 ) -> None:
