@@ -523,16 +523,20 @@ FLAGS: dict[str, tuple[str, str, Any, str]] = {
 PREDICT_ABOUT = ("Run a prediction on a Cog model: IMAGE, a tar made by docker save (- for stdin), or, without one, "
                  "the model in this folder. `cog.pyz inspect` shows what inputs it takes.")
 
+TRAIN_ABOUT = ("Train a model: IMAGE, a tar made by docker save (- for stdin), or, without one, the model in this "
+               "folder. The result is saved as `weights`, with an extension if it is a file, or as -o says.")
+
 ALWAYS = ("debug", "no_color", "quiet")
 DOCKERFILE_FLAGS = ("file", "base_image", "use_cog_base_image", "use_cuda_base_image")
 NOT_YET = ("timestamp", "strip", "precompile", "separate_weights")
 BUILD_FLAGS = ("tag", "secret", "build_arg", *NOT_YET)
 PREDICT_FLAGS = tuple(flag for flag in FLAGS if flag not in ("as_json", *BUILD_FLAGS))
-TAKES_IMAGE = ("predict", "run", "inspect")
+TAKES_IMAGE = ("predict", "run", "train", "inspect")
 
 COMMAND_FLAGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "predict": (PREDICT_ABOUT, PREDICT_FLAGS),
     "run": (PREDICT_ABOUT, PREDICT_FLAGS),
+    "train": (TRAIN_ABOUT, PREDICT_FLAGS),
     "build": ("Build the image of the model in this folder.",
               (*BUILD_FLAGS, *DOCKERFILE_FLAGS, "no_cache", "openapi_schema", "engine", "platform", "progress",
                *ALWAYS)),
@@ -5570,6 +5574,25 @@ RUN_LABEL = "cog.pyz.run"  # the label of every container of ours; its value is 
 SERVER = ["-m", "cog.server.http"]
 
 
+def is_training(options: Options) -> bool:
+    """Whether a model is to be trained, not to predict."""
+    return options.command == "train"
+
+
+def server_mode(options: Options) -> list[str]:
+    """What the server's command is told of what it is to do."""
+    return ["--x-mode", "train"] if is_training(options) else []
+
+
+def check_task(options: Options, predict: str, train: str) -> None:
+    """Nothing, when a model with these references can do what is asked. Raises UsageError."""
+    if is_training(options) and predict and not train:
+        raise UsageError("the model cannot be trained: its cog.yaml has no `train`",
+                         hint='`train: "train.py:train"` names the function')
+    if not is_training(options) and train and not predict:
+        raise UsageError("the model can only be trained: its cog.yaml has no `predict`", hint="cog.pyz train")
+
+
 class Ports(NamedTuple):
     """TCP ports inside the model's network namespace."""
 
@@ -5760,7 +5783,7 @@ def shares_network(network: str) -> bool:
 def plan_container(options: Options, image: JSON, label: JSON, project: Project | None = None, *, name: str, token: str,
                    ports: Ports, variables: Mapping[str, str], environ: Mapping[str, str], cwd: str,
                    podman: bool) -> Plan:
-    """What will be run for one prediction on an image, or on a project in the image that was built for it.
+    """What will be run for one prediction or training on an image, or on a project in the image built for it.
 
     `image` is its inspect document, `label` the model's config as in run.cog.config, `token` the lane's secret,
     `variables` the user's for the model. Raises UsageError: a bad --gpus or -v.
@@ -5785,8 +5808,9 @@ def plan_container(options: Options, image: JSON, label: JSON, project: Project 
             "DeviceRequests": parse_gpus("all" if by_label else options.gpus, cdi=podman),
         },
     }
-    if takes_uploads(config):
-        body["Cmd"] = [*config["Cmd"], "--upload-url", f"http://127.0.0.1:{ports.lane}/{token}/up"]
+    if takes_uploads(config) or is_training(options):
+        server = config["Cmd"] if takes_uploads(config) else ["python", *SERVER]
+        body["Cmd"] = [*server, *server_mode(options), "--upload-url", f"http://127.0.0.1:{ports.lane}/{token}/up"]
     if options.user:
         body["User"] = options.user
     if options.network:
@@ -11514,7 +11538,7 @@ def visible_gpus(options: Options) -> dict[str, str]:
 
 def plan_process(options: Options, config: Config, environment: Environment, ports: Ports, token: str,
                  variables: Mapping[str, str], environ: Mapping[str, str]) -> ProcessPlan:
-    """What will be run for one prediction without an engine. Raises UsageError: a flag that needs a container.
+    """What will be run for one job without an engine. Raises UsageError: a flag that needs a container.
 
     `variables` are the user's for the model, `token` is the lane's.
     """
@@ -11532,7 +11556,7 @@ def plan_process(options: Options, config: Config, environment: Environment, por
     user = {**asked, **runtime_environment(config), **variables}
     env = {**base, **server_environment(base, user, environ, ports.model, debug=options.debug)}
     env[UPLOAD_VARIABLE] = f"http://127.0.0.1:{ports.lane}/{token}/up"
-    argv = [environment.python, "-c", SERVER_PROGRAM, "--host", "127.0.0.1"]
+    argv = [environment.python, "-c", SERVER_PROGRAM, "--host", "127.0.0.1", *server_mode(options)]
     renamed = config.file_name != "cog.yaml" and version_numbers(environment.runtime) < (0, 17)
     read_only = os.path.dirname(environment.folder) != os.path.join(config.project, ".cog")
     links = config.project if renamed or read_only else ""
@@ -11834,7 +11858,7 @@ SILENCE_LIMIT = 10.0  # seconds that a model may be READY again without having s
 
 
 class Request(NamedTuple):
-    """One prediction as it will be posted."""
+    """One prediction or training as it will be posted."""
 
     id: str
     path: str  # /predictions or /trainings
@@ -11845,6 +11869,7 @@ class Request(NamedTuple):
     logged: bool = False  # the model's log comes through webhooks (0.17 and newer), not on the container's streams
     timeout: float = 0.0  # seconds, 0 for none
     watched: bool = True  # READY without an end is a broken protocol; not where several run at once
+    noun: str = "prediction"  # or training
 
 
 class Progress:
@@ -11947,7 +11972,7 @@ def post_prediction(host: Host, request: Request, progress: Progress) -> None:
         raise InputError(refusal_text(answer), hint=REFUSAL_HINT)
     if reply.status not in (200, 201, 202):
         said = answer[:300].decode("utf-8", "replace").strip()
-        raise ModelGone(f"Failed to run prediction: {request.path} call returned status {reply.status}: {said}")
+        raise ModelGone(f"Failed to run {request.noun}: {request.path} call returned status {reply.status}: {said}")
     if reply.status == 200:
         progress.hook(parse_response(answer))
 
@@ -12025,7 +12050,7 @@ def run_prediction(host: Host, request: Request, progress: Progress, lane: Lane)
             await_end(host, request, lambda: progress.final is not None)
         if progress.final is None:
             host.drain()
-            raise ModelGone(f"the prediction has no end: {host.ended()}")
+            raise ModelGone(f"the {request.noun} has no end: {host.ended()}")
         host.wait(lambda: not lane.open_uploads() or host.gone)
     except (Interrupted, PredictionFailed):
         cancel_prediction(host, request, progress)
@@ -12044,11 +12069,11 @@ def await_end(host: Host, request: Request, ended: Callable[[], bool]) -> None:
     while not host.wait(lambda: ended() or host.gone, min(time.monotonic() + 0.5, deadline or began + 1e9)):
         now = time.monotonic()
         if deadline is not None and now >= deadline:
-            raise PredictionFailed(f"Timed out: the prediction took longer than {request.timeout:g} seconds",
+            raise PredictionFailed(f"Timed out: the {request.noun} took longer than {request.timeout:g} seconds",
                                    hint="--timeout SECONDS gives it longer")
         idle_since = (idle_since or now) if host.health == "READY" else 0.0
         if idle_since and now - idle_since > SILENCE_LIMIT and request.watched:
-            raise StreamError("the model is ready again, but never said how the prediction ended")
+            raise StreamError(f"the model is ready again, but never said how the {request.noun} ended")
 
 
 def cancel_prediction(host: Host, request: Request, progress: Progress) -> None:
@@ -12078,6 +12103,7 @@ class OutputPlan(NamedTuple):
     as_json: bool = False
     live: bool = False  # a text that is shown as it grows
     warning: str = ""
+    noun: str = "prediction"  # or training: what it is the result of
 
 
 def output_schema(document: Value, *, training: bool = False) -> JSON | None:
@@ -12489,7 +12515,8 @@ class OutputStore:
         elif self._succeeded and (live is None or (output is None and not live.count)):
             self._write_output(output, uploads_at)
         if not self._succeeded:
-            raise PredictionFailed(f'Prediction failed with status "{status}"' + (f": {error}" if error else ""))
+            what = f'{self._plan.noun.capitalize()} failed with status "{status}"'
+            raise PredictionFailed(what + (f": {error}" if error else ""))
         return self.written
 
     def _collect(self, value: Value, uploads_at: str) -> Value:
@@ -12710,12 +12737,17 @@ def image_document(image: JSON) -> JSON | None:
         document = json.loads(text)
     except ValueError:
         return None
-    return document if isinstance(document, dict) and input_schema(document) is not None else None
+    return document if isinstance(document, dict) and input_schema(document, training=True) is not None else None
+
+
+def job_schema(options: Options, document: JSON | None) -> InputSchema | None:
+    """What a prediction or a training takes; None if nothing says so."""
+    return input_schema(document, training=is_training(options)) if document else None
 
 
 def read_inputs(options: Options, document: JSON | None, reader: Reader) -> JSON:
     """The prediction's input, checked when there is a schema. Raises InputError."""
-    schema = input_schema(document) if document else None
+    schema = job_schema(options, document)
     if options.json is not None:
         values = parse_json_inputs(options.json, schema, reader)
     else:
@@ -12736,7 +12768,7 @@ def replicate_context(options: Options, environ: Mapping[str, str]) -> JSON:
 
 
 class Job(NamedTuple):
-    """One prediction, all read and checked, before anything is started."""
+    """One prediction or training, all read and checked, before anything is started."""
 
     options: Options
     document: JSON | None  # the model's OpenAPI document, if it has a usable one
@@ -12747,7 +12779,7 @@ class Job(NamedTuple):
 
 
 def cmd_predict(options: Options, world: World) -> int:
-    """Run one prediction on an image, or on the model in this folder; return the exit code."""
+    """Run one prediction or training on an image, or on the model in this folder; return the exit code."""
     context = replicate_context(options, world.environ)
     variables = parse_environment(options, world.environ, lambda path: read_text_file(path, "--env-file"))
     job = Job(options, None, {}, plan_result(options, None, world), variables, context)
@@ -12765,7 +12797,7 @@ def fill_job(job: Job, document: JSON | None, reader: Reader, world: World) -> J
 
 
 def predict_image(job: Job, reader: Reader, world: World) -> int:
-    """Run one prediction on an image; return the exit code."""
+    """Run a job on an image; return the exit code."""
     options = job.options
     address = find_address(options.engine, world.environ, world.home)
     with connect_engine(address, world.console, world.environ) as engine:
@@ -12773,6 +12805,7 @@ def predict_image(job: Job, reader: Reader, world: World) -> int:
             options = options._replace(image=load_image(engine, options, world), pull="never")
         image = find_image(engine, options, world)
         label = model_label(image.get("Config") or {})
+        check_task(options, label.get("predict") or label.get("run") or "", label.get("train") or "")
         job = fill_job(job._replace(options=options), image_document(image), reader, world)
         return run_in_container(engine, job, image, label, None, reader, world)
 
@@ -12785,12 +12818,12 @@ def read_project(options: Options, world: World) -> Config:
     return config
 
 
-def read_model(options: Options, world: World) -> tuple[Config, JSON]:
-    """The config and the schema of the model in this folder. Raises ConfigError, SchemaError, UsageError."""
+def read_model(options: Options, config: Config, world: World) -> tuple[Config, JSON]:
+    """A config with what the source says, and the schema of its model. Raises SchemaError, UsageError."""
     import json
 
-    config = read_project(options, world)
-    train = config.train if options.command in ("inspect", "build") or not config.predict else ""
+    predict = "" if is_training(options) else config.predict
+    train = config.train if options.command in ("inspect", "build") or not predict else ""
     given = options.openapi_schema or world.environ.get("COG_OPENAPI_SCHEMA", "")
     if given:
         try:
@@ -12800,7 +12833,7 @@ def read_model(options: Options, world: World) -> tuple[Config, JSON]:
         if input_schema(document, training=bool(train)) is None:
             raise UsageError(f"{given} is no schema of a model: it has no components.schemas.Input")
         return config, document
-    found = read_schema(config.predict, config.project, train=train)
+    found = read_schema(predict, config.project, train=train)
     for text in found.warnings:
         world.console.warn(text)
     if found.concurrency > 1 and not config.concurrency_max:
@@ -12809,8 +12842,10 @@ def read_model(options: Options, world: World) -> tuple[Config, JSON]:
 
 
 def predict_source(job: Job, reader: Reader, world: World) -> int:
-    """Run one prediction on the model in this folder; return the exit code."""
-    config, document = read_model(job.options, world)
+    """Run a job on the model in this folder; return the exit code."""
+    config = read_project(job.options, world)
+    check_task(job.options, config.predict, config.train)
+    config, document = read_model(job.options, config, world)
     job = fill_job(job, document, reader, world)
     try:
         address = find_address(job.options.engine, world.environ, world.home)
@@ -12835,7 +12870,7 @@ def run_in_process(job: Job, config: Config, document: JSON, reader: Reader, wor
     console.warn(process_notice(config))
     if job.options.dry_run:
         console.result(render_json({"engine": "none", "folder": config.project, "python": config.python_version,
-                                    "input": describe_inputs(job.values, input_schema(document))}))
+                                    "input": describe_inputs(job.values, job_schema(job.options, document))}))
         return 0
     settings = read_build_settings(config, world.environ, world.cwd)
     for is_last in (False, True):
@@ -12994,12 +13029,14 @@ def run_in_container(engine: Engine, job: Job, image: JSON, label: JSON, project
                               cwd=world.cwd, podman=engine.is_podman)
 
     if job.options.dry_run:
-        values = describe_inputs(job.values, input_schema(job.document) if job.document else None)
+        values = describe_inputs(job.values, job_schema(job.options, job.document))
         world.console.result(render_plan(make(), str(engine.address), job.variables, values).encode())
         return 0
     overlapping = int((label.get("concurrency") or {}).get("max") or 1) > 1
 
     def run(plan: Plan) -> int:
+        if is_training(job.options):
+            warn_of_copy(plan, world.console)
         return run_job(job, lambda lane: ContainerHost(engine, plan, lane, world.loop, world.console), plan.name,
                        plan.token, plan.ports.lane, overlapping, reader, world)
 
@@ -13017,15 +13054,24 @@ def run_in_container(engine: Engine, job: Job, image: JSON, label: JSON, project
     return run(make())
 
 
+def warn_of_copy(plan: Plan, console: Console) -> None:
+    """Say so, where what is written to /src will not be in the project's folder."""
+    if plan.project and plan.project.copied:
+        console.warn(f"/src is a copy of {plan.project.folder}: what is written there is lost at the end")
+
+
 def plan_result(options: Options, document: JSON | None, world: World) -> OutputPlan:
     """Where the result will go. Raises OutputError, UsageError."""
-    schema = output_schema(document) if document else None
-    return plan_output(options.output, as_json=options.json is not None, schema=schema, cwd=world.cwd, home=world.home)
+    training, as_json = is_training(options), options.json is not None
+    schema = output_schema(document, training=training) if document else None
+    default = "weights" if training and not as_json else ""
+    plan = plan_output(options.output or default, as_json=as_json, schema=schema, cwd=world.cwd, home=world.home)
+    return plan._replace(noun="training" if training else "prediction")
 
 
 def run_job(job: Job, make_host: Callable[[Lane], Host], name: str, token: str, lane_port: int, overlapping: bool,
             reader: Reader, world: World) -> int:
-    """Start the model, run the prediction, write its result; return the exit code.
+    """Start the model, run the job, write its result; return the exit code.
 
     `overlapping`: the model may be ready while a prediction runs.
     """
@@ -13047,7 +13093,7 @@ def run_job(job: Job, make_host: Callable[[Lane], Host], name: str, token: str, 
         logs.wanted = speaks_coglet(host)
         live = LiveText(console) if job.result.live else None
         progress.show, progress.log = live.feed if live is not None else None, console.log
-        console.phase("Running prediction...")
+        console.phase(f"Running {job.result.noun}...")
         try:
             response = run_prediction(host, make_request(host, job, lane, overlapping), progress, lane)
         except CogError:
@@ -13062,7 +13108,8 @@ def run_job(job: Job, make_host: Callable[[Lane], Host], name: str, token: str, 
 
 def make_store(job: Job, console: Console, name: str) -> OutputStore:
     """The store for the job's result."""
-    return OutputStore(job.result, output_schema(job.document) if job.document else None, console, name)
+    schema = output_schema(job.document, training=is_training(job.options)) if job.document else None
+    return OutputStore(job.result, schema, console, name)
 
 
 def ask_schema(host: Host, job: Job, reader: Reader, world: World) -> Job:
@@ -13086,13 +13133,21 @@ def speaks_coglet(host: Host) -> bool:
     return "version" in (host.health_body or {})
 
 
+def training_path(host: Host) -> str:
+    """Where a training is posted. Runtimes before 0.14 fail at /trainings; in their mode for it /predictions trains."""
+    works = speaks_coglet(host) or "trainings_url" in parse_response(host.request("GET", "/").read())
+    return "/trainings" if works else "/predictions"
+
+
 def make_request(host: Host, job: Job, lane: Lane, overlapping: bool) -> Request:
     """The request as it is posted; files are in the lane."""
     values = render_inputs(job.values, lambda file: lane.add_file(file.open, file.name, file.size))
-    operation = ((job.document or {}).get("paths") or {}).get("/predictions", {}).get("post", {})
-    return Request(f"cog{os.urandom(12).hex()}", "/predictions", {"input": values, **job.context}, lane.hook_url,
+    path = training_path(host) if is_training(job.options) else "/predictions"
+    operation = ((job.document or {}).get("paths") or {}).get(path, {}).get("post", {})
+    return Request(f"cog{os.urandom(12).hex()}", path, {"input": values, **job.context}, lane.hook_url,
                    streamed=job.result.live and bool(operation.get("x-cog-streaming")), live=job.result.live,
-                   logged=speaks_coglet(host), timeout=job.options.timeout, watched=not overlapping)
+                   logged=speaks_coglet(host), timeout=job.options.timeout, watched=not overlapping,
+                   noun=job.result.noun)
 
 
 def cmd_debug(options: Options, world: World) -> int:
@@ -13244,7 +13299,7 @@ def read_build_context(files: Mapping[str, bytes], config: Config, world: World)
 
 def cmd_build(options: Options, world: World) -> int:
     """Build the image of the model in this folder, which runs anywhere without the folder; return 0."""
-    config, document = read_model(options, world)
+    config, document = read_model(options, read_project(options, world), world)
     names, settings = image_names(options, config), read_settings(config, options, world)
     secrets = dict(read_secret(text, config.project, world.environ) for text in options.secret)
     if settings.pip_conf:
@@ -13427,7 +13482,7 @@ def render_signature(document: JSON) -> str:
 
 def inspect_source(options: Options, world: World) -> JSON:
     """What we make of the model in this folder, without any engine. Raises CogError."""
-    config, document = read_model(options, world)
+    config, document = read_model(options, read_project(options, world), world)
     settings = read_settings(config, options, world)
     return {
         "image": None, "schema": document, "config": config_json(config), "base_image": base_image(config, settings),
@@ -13472,8 +13527,8 @@ def cmd_inspect(options: Options, world: World) -> int:
 
 
 COMMANDS: dict[str, Callable[[Options, World], int]] = {
-    "predict": cmd_predict, "run": cmd_predict, "build": cmd_build, "debug": cmd_debug, "init": cmd_init,
-    "inspect": cmd_inspect,
+    "predict": cmd_predict, "run": cmd_predict, "train": cmd_predict, "build": cmd_build, "debug": cmd_debug,
+    "init": cmd_init, "inspect": cmd_inspect,
 }
 
 

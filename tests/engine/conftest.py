@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -56,6 +57,53 @@ def cog(command: list[str], tmp_path: Path) -> Callable[..., Run]:
         return Run(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return run
+
+
+@pytest.fixture
+def model(tmp_path: Path, command: list[str]) -> Iterator[Callable[[str], Any]]:
+    """A function that copies a model of tests/models into a folder and returns a function to run the program there."""
+    projects: list[Path] = []
+
+    def copy(name: str) -> Callable[..., tuple[int, str, str]]:
+        project = tmp_path / name
+        shutil.copytree(ROOT / "tests" / "models" / name, project)
+        projects.append(project)
+
+        def run(*arguments: str, stdin: bytes = b"", **environ: str) -> tuple[int, str, str]:
+            done = subprocess.run([*command, *arguments], input=stdin, capture_output=True, timeout=500, cwd=project,
+                                  env={**os.environ, **environ})
+            return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+        run.project = project  # type: ignore[attr-defined]
+        return run
+
+    yield copy
+    remove_images(projects)
+
+
+@pytest.fixture
+def unseen(tmp_path: Path, command: list[str]) -> Iterator[Callable[..., Run]]:
+    """A function that runs the program in a copy of a project that the engine does not see."""
+    hidden = tmp_path / "elsewhere"
+    hidden.mkdir()
+
+    def run(project: Path, *arguments: str) -> Run:
+        script = f'mount -t tmpfs none {hidden} && cp {project}/*.* {hidden} && cd {hidden} && exec "$@"'
+        done = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", *command, *arguments], capture_output=True,
+                              stdin=subprocess.DEVNULL, timeout=200)
+        return Run(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    yield run
+    remove_images([hidden])
+
+
+def remove_images(projects: list[Path]) -> None:
+    """Remove what was built for development in these folders."""
+    engine = make_image.Engine()
+    for project in projects:
+        filters = json.dumps({"label": [f"cog.pyz.project={project}"]})
+        for image in engine.call("GET", "/images/json", {"filters": filters}):
+            engine.call("DELETE", f"/images/{image['Id']}", {"force": 1})
 
 
 def list_containers() -> list[dict[str, Any]]:

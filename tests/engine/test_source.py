@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import struct
 import subprocess
@@ -16,32 +15,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILDING = "Building Docker image from environment in cog.yaml..."
-
-
-@pytest.fixture
-def model(tmp_path, command):
-    """A function that copies a model of tests/models into a folder and returns a function to run the program there."""
-    projects = []
-
-    def copy(name):
-        project = tmp_path / name
-        shutil.copytree(ROOT / "tests" / "models" / name, project)
-        projects.append(project)
-
-        def run(*arguments, stdin=b"", **environ):
-            done = subprocess.run([*command, *arguments], input=stdin, capture_output=True, timeout=500, cwd=project,
-                                  env={**os.environ, **environ})
-            return done.returncode, done.stdout.decode(), done.stderr.decode()
-
-        run.project = project
-        return run
-
-    yield copy
-    engine = make_image.Engine()
-    for project in projects:
-        filters = json.dumps({"label": [f"cog.pyz.project={project}"]})
-        for image in engine.call("GET", "/images/json", {"filters": filters}):
-            engine.call("DELETE", f"/images/{image['Id']}", {"force": 1})
 
 
 def test_a_model_is_built_once_and_its_source_is_what_runs(model):
@@ -89,20 +62,13 @@ def test_a_read_only_project_is_copied(model):
     assert (run.project.parent / "got.0.txt").read_text().startswith("5 ")
 
 
-def test_a_folder_that_the_engine_does_not_see_is_copied(model, command):
+def test_a_folder_that_the_engine_does_not_see_is_copied(model, unseen):
     run = model("files")
     assert run("predict")[0] == 0
-    hidden = run.project.parent / "elsewhere"
-    hidden.mkdir()
-    script = (f"mount -t tmpfs none {hidden} && cp {run.project}/*.* {hidden} && cd {hidden} && "
-              f"exec {' '.join(command)} predict -i file=@cog.yaml -o {run.project}/seen --debug")
-    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, timeout=200)
-    for image in make_image.Engine().call("GET", "/images/json", {"filters": json.dumps(
-            {"label": [f"cog.pyz.project={hidden}"]})}):
-        make_image.Engine().call("DELETE", f"/images/{image['Id']}", {"force": 1})
-    assert done.returncode == 0, done.stderr.decode()
+    done = unseen(run.project, "predict", "-i", "file=@cog.yaml", "-o", f"{run.project}/seen", "--debug")
+    assert done.code == 0, done.err
     assert (run.project / "seen.0.txt").read_text().startswith(f"{(run.project / 'cog.yaml').stat().st_size} ")
-    assert "it is copied into the container" in done.stderr.decode()
+    assert "it is copied into the container" in done.err
 
 
 @pytest.mark.parametrize("engine", [(), ("--engine", "none")])

@@ -166,6 +166,8 @@ def make_image(engine: Engine, name: str, version: str, openapi: str = "") -> st
     dockerfile = DOCKERFILE.format(
         base=base, arguments="\n".join(f"ARG {key}" for key in carry_environment()), stub=config["predict"],
         requirements=" ".join(f"'{line}'" for line in [f"cog=={version}", *EXTRA.get(version, [])]))
+    if "train" in config:
+        dockerfile += f"ENV COG_TRAIN_TYPE_STUB={config['train']}\n"
     context = {"Dockerfile": dockerfile.encode(), **{f"src/{path}": content for path, content in files.items()}}
     if not openapi:
         build(engine, tag, context, {"cog.test": "images"})
