@@ -1041,12 +1041,12 @@ class Reading:
                 self.warn(key, unknown_key(name, path, keys))
         return {name: value for name, value in values.items() if not is_null(value) and name in keys}
 
-    def text(self, node: Any, path: str) -> str:
+    def text(self, node: Any, path: str, takes: str = 'it takes one text, in quotes if it has ": " in it') -> str:
         """A scalar's own text, stripped."""
         if node is None or is_null(node):
             return ""
         if node.id != "scalar":
-            self.fault(node, f"{path} is {describe_node(node)}", 'it takes one text, in quotes if it has ": " in it')
+            self.fault(node, f"{path} is {describe_node(node)}", takes)
             return ""
         return str(node.value).strip()
 
@@ -1416,7 +1416,8 @@ def read_place(reading: Reading, place: str, requirement: Requirement, folder: s
 def read_packages(reading: Reading, build: dict[str, Any]) -> tuple[tuple[str, ...], str, list[str]]:
     """`build.python_packages` and `build.python_requirements` as written, and the lines for pip of what is set."""
     packages = reading.texts(build.get("python_packages"), "build.python_packages")
-    file = reading.text(build.get("python_requirements"), "build.python_requirements")
+    file = reading.text(build.get("python_requirements"), "build.python_requirements",
+                        "it takes the name of a requirements file; a list of packages stands under python_packages")
     if packages and file:
         reading.fault(build["python_requirements"], "both python_packages and python_requirements are set",
                       "only one of python_packages or python_requirements can be set")
@@ -1466,13 +1467,14 @@ def parse_config(text: str, file_name: str, read: Callable[[str], str], project:
 
 
 def read_system_packages(reading: Reading, node: Any) -> tuple[str, ...]:
-    """apt names of `build.system_packages`; an item may hold several, and a version or release after = or /."""
+    """apt names of `build.system_packages`; an item may hold several, options of `apt-get install` among them, and
+    a name a version or release after = or /."""
     import re
 
     names: list[str] = []
     for place, text in reading.texts(node, "build.system_packages"):
         for name in text.split():
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+:~-]*([=/][A-Za-z0-9.+:~*-]+)?", name):
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+:~-]*([=/][A-Za-z0-9.+:~*-]+)?|-[a-z]|--[a-z-]+", name):
                 reading.fault(place, f'build.system_packages has "{name}"', "it takes names of apt packages")
             names.append(name)
     return tuple(dict.fromkeys(names))
@@ -3144,14 +3146,21 @@ class SchemaReader:
         return None
 
     def keywords(self, where: str, call: InputCall) -> dict[str, tuple[Env, ast.expr]]:
-        """The arguments of an `Input(...)` by name, and where each is to be evaluated."""
+        """The arguments of an `Input(...)` by name, and where each is to be evaluated.
+
+        Raises SchemaError, without a position: one is given twice.
+        """
         import ast
 
         result: dict[str, tuple[Env, ast.expr]] = {}
         for name, argument in zip(INPUT_KEYWORDS, call.node.args):
             result[name] = (call.env, argument)
+        given: set[str] = set()
         for keyword in call.node.keywords:
+            if keyword.arg in given:
+                raise SchemaError(f"{keyword.arg} is given twice, which Python does not run", hint="keep one of them")
             if keyword.arg is not None:
+                given.add(keyword.arg)
                 result[keyword.arg] = (call.env, keyword.value)
                 continue
             try:
@@ -3670,7 +3679,8 @@ def find_method(reader: SchemaReader, found: Found, mode: str) -> Target:
     where = f"{found.scope.path}:{getattr(found.node, 'lineno', 1)}"
     bodies = [reader.sources.body(parent) for parent in reader.sources.lineage(found) if parent.kind == "class"]
     if mode == "predict" and {"run", "predict"} <= set(bodies[0].names):
-        raise SchemaError(f"{where}: {found.dotted} must define either run() or predict(), not both")
+        hint = "rename the one that is not the model's: Cog's runtimes refuse a class with both"
+        raise SchemaError(f"{where}: {found.dotted} must define either run() or predict(), not both", hint=hint)
     for name in ("train",) if mode == "train" else ("run", "predict"):
         for body in bodies:
             method = reader.sources.follow(body, name, 0) if name in body.names else None
@@ -3821,6 +3831,10 @@ def read_parameter(reader: SchemaReader, target: Target, where: str, argument: a
         raise SchemaError(
             f"{where}: parameter '{name}' on {target.node.name} has no type annotation", hint=ACCEPTED_INPUTS
         )
+    if reader.find_input(Env(target.scope, {}), argument.annotation):
+        raise SchemaError(
+            f"{where}: parameter '{name}': Input(...) stands where its type belongs", hint=f"{name}: str = Input(...)"
+        )
     info = reader.types.read(target.scope, argument.annotation)
     for part in (info, *info.args):
         if part.kind == "Path" and part.found and part.found.dotted == "pathlib.Path":
@@ -3843,7 +3857,8 @@ def read_output(reader: SchemaReader, target: Target, traits: Traits) -> JSON:
     """
     where, name = f"{target.scope.path}:{target.node.lineno}", target.node.name
     if target.node.returns is None:
-        raise SchemaError(f"{where}: {name} has no return type annotation", hint=ACCEPTED_OUTPUTS)
+        hint = f"say what it returns, as in `def {name}(...) -> Path:`; {ACCEPTED_OUTPUTS}"
+        raise SchemaError(f"{where}: {name} has no return type annotation", hint=hint)
     info = reader.types.read(target.scope, target.node.returns)
     if traits.is_streaming and info.kind not in ITERATORS:
         kinds = "Iterator[...], AsyncIterator[...], ConcatenateIterator[...] or AsyncConcatenateIterator[...]"
