@@ -1819,12 +1819,13 @@ class Rebound(NamedTuple):
 
 
 class Scope(NamedTuple):
-    """The names that a file or a class body binds: to an ast node, an Imported or a Rebound."""
+    """The names that a file or a class body (`owner`) binds: to an ast node, an Imported or a Rebound."""
 
     path: str
     names: dict[str, object]
     stars: list[Imported]
     parent: Scope | None = None
+    owner: Found | None = None
 
 
 class Found(NamedTuple):
@@ -2099,7 +2100,7 @@ class Sources:
 
         assert isinstance(found.node, ast.ClassDef)
         if id(found.node) not in self.bodies:
-            scope = Scope(found.scope.path, {}, [], found.scope)
+            scope = Scope(found.scope.path, {}, [], found.scope, found)
             self.bodies[id(found.node)] = scope
             bind_names(found.node.body, scope)
         return self.bodies[id(found.node)]
@@ -2169,6 +2170,8 @@ class Sources:
         """What a bare name means: the class body, the file, star imports, builtins; in this order."""
         import builtins
 
+        if name == "cls" and scope.owner:
+            return scope.owner
         place: Scope | None = scope
         while place is not None:
             found = self.member(place, name, depth)
@@ -2902,7 +2905,7 @@ class TypeReader:
 
     def __init__(self, sources: Sources, evaluator: Evaluator) -> None:
         self.sources, self.evaluator = sources, evaluator
-        self.typing_only: dict[str, None] = {}
+        self.doubts: dict[str, str] = {}  # of names in annotations
 
     def read(self, scope: Scope, node: ast.expr | None, depth: int = 0) -> TypeInfo:
         """What an annotation says; kind `undefined` where it says nothing that a type could be."""
@@ -2950,14 +2953,23 @@ class TypeReader:
             return TypeInfo("either", expression(node), sides)
         return self.read(scope, chosen, depth + 1)
 
+    def meaning(self, scope: Scope, node: ast.expr) -> Found | None:
+        """What a name in an annotation means."""
+        found = self.sources.find(scope, node)
+        if found is None:
+            self.doubts[expression(node)] = f"is neither imported nor defined in {scope.path}; import it"
+        return found
+
     def named(self, scope: Scope, node: ast.expr, depth: int) -> TypeInfo:
         import ast
 
-        text, found = expression(node), self.sources.find(scope, node)
+        text, found = expression(node), self.meaning(scope, node)
         if found is None:
             return TypeInfo(KINDS.get(text.rpartition(".")[2], "undefined"), text)
         if found.is_typing_only:
-            self.typing_only[text] = None
+            self.doubts[text] = (
+                "is imported for type checking only: at run time no input is converted; import it always"
+            )
         if found.kind == "class":
             return self.of_class(found, text)
         if found.kind == "value" and isinstance(found.node, ast.expr):
@@ -2986,7 +2998,7 @@ class TypeReader:
     def generic(self, scope: Scope, node: ast.Subscript, depth: int) -> TypeInfo:
         import ast
 
-        text, found = expression(node), self.sources.find(scope, node.value)
+        text, found = expression(node), self.meaning(scope, node.value)
         nodes = list(node.slice.elts) if isinstance(node.slice, ast.Tuple) else [node.slice]
         name = found.last if found else expression(node.value).rpartition(".")[2]
         if found and found.kind in ("class", "value"):
@@ -3813,11 +3825,8 @@ def read_signature(reader: SchemaReader, reference: str, mode: str) -> Signature
     output = {} if faults else read_output(reader, target, traits)
     if faults:
         raise SchemaError("\n".join(map(str, faults)), hint=faults[0].hint)
-    for name in reader.types.typing_only:
-        reader.warn(
-            f"{target.scope.path}:{target.node.lineno}",
-            f"'{name}' is imported for type checking only: at run time no input is converted; import it always",
-        )
+    for name, doubt in reader.types.doubts.items():
+        reader.warn(f"{target.scope.path}:{target.node.lineno}", f"'{name}' {doubt}")
     return Signature(inputs, tuple(required), output, enums, traits)
 
 
@@ -5019,8 +5028,13 @@ def render_runtime(config: Config, settings: BuildSettings) -> list[str]:
 
 
 def render_run_steps(config: Config, settings: BuildSettings) -> list[str]:
-    """The commands of cog.yaml, each a step, with its secrets."""
-    lines = []
+    """The commands of cog.yaml, each a step, with its secrets. Python is where some look for it: in Cog's own images it
+    is pyenv's."""
+    import re
+
+    homes = re.findall(r"/root/\.pyenv/versions/[\w.]+", "\n".join(step.command for step in config.run))
+    lines = [f"RUN mkdir -p /root/.pyenv/versions && ln -s /usr/local {home}" for home in dict.fromkeys(homes)]
+    lines = [] if settings.base_image or "/cog-base:" in base_image(config, settings) else lines
     for step in config.run:
         mounts = "".join(f"--mount=type=secret,id={mount.id},target={mount.target} " for mount in step.mounts)
         lines.append(f"RUN {pip_secret(settings).lstrip()}{' ' if settings.pip_conf else ''}{mounts}{step.command}")
