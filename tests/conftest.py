@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import itertools
 import os
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -94,6 +95,15 @@ def engine_address(request: pytest.FixtureRequest) -> str:
     if reason:
         pytest.skip(reason)
     return ENGINE_ADDRESS
+
+
+@pytest.fixture(scope="session")
+def git() -> str:
+    """The path of git; without it the test is skipped."""
+    found = shutil.which("git")
+    if found is None:
+        pytest.skip("no git on this machine")
+    return found
 
 
 @pytest.fixture(autouse=True)

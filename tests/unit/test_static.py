@@ -21,9 +21,10 @@ def run_tool(*words: str) -> str:
     return "" if run.returncode == 0 else run.stdout + run.stderr
 
 
-def list_tracked() -> list[str]:
+@pytest.fixture
+def tracked(git: str) -> list[str]:
     """Paths of the repository's files, as git has them."""
-    run = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run([git, "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     if run.returncode:
         pytest.skip("not a git checkout")
     return [path for path in run.stdout.split("\0") if path]
@@ -37,16 +38,16 @@ def test_mypy_is_content() -> None:
     assert run_tool("mypy", "cogpredict.py", "build_zipapp.py") == ""
 
 
-def test_the_top_level_is_small() -> None:
-    top = {path.split("/")[0] for path in list_tracked()}
+def test_the_top_level_is_small(tracked: list[str]) -> None:
+    top = {path.split("/")[0] for path in tracked}
     assert {name for name in top if not name.startswith(".")} <= TOP
 
 
-def test_nothing_names_a_place_outside() -> None:
+def test_nothing_names_a_place_outside(tracked: list[str]) -> None:
     folders = ["/work/" + name for name in ("shared", "tmp", "wt", "main")] + [".." + "/shared"]
     words = [*folders, "pypi." + "org", "files." + "pythonhosted"]
     faults = []
-    for path in list_tracked():
+    for path in tracked:
         text = (ROOT / path).read_bytes() if (ROOT / path).is_file() else b""
         faults += [f"{path}: {word}" for word in words if word.encode() in text]
     assert faults == []

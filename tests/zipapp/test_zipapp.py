@@ -56,23 +56,23 @@ def archive(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def copy_checkout(folder: Path) -> Path:
+def copy_checkout(git: str, folder: Path) -> Path:
     """A folder with what a build needs, committed with a fixed date."""
     folder.mkdir(parents=True)
     for name in CARRIED:
         shutil.copy(ROOT / name, folder)
     date = "2020-01-01T00:00:00Z"
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main"]
-    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "all"]):
-        made = run(*git, *words, cwd=folder, GIT_AUTHOR_DATE=date, GIT_COMMITTER_DATE=date)
+    words = [git, "-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main"]
+    for step in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "all"]):
+        made = run(*words, *step, cwd=folder, GIT_AUTHOR_DATE=date, GIT_COMMITTER_DATE=date)
         assert made.returncode == 0, made.stderr
     return folder
 
 
 def test_the_same_bytes_from_two_folders_and_every_python(
-    tmp_path: Path, flags: list[str], pythons: list[build_zipapp.Python]
+    git: str, tmp_path: Path, flags: list[str], pythons: list[build_zipapp.Python]
 ) -> None:
-    first, second = copy_checkout(tmp_path / "one"), copy_checkout(tmp_path / "another one" / "deeper")
+    first, second = copy_checkout(git, tmp_path / "one"), copy_checkout(git, tmp_path / "another one" / "deeper")
     builders = [python.path for python in pythons]
     results = set()
     for folder, python in [(first, path) for path in builders] + [(second, builders[0]), (second, builders[-1])]:
@@ -90,9 +90,9 @@ def test_the_order_of_named_pythons_does_not_matter(
     assert (tmp_path / "b.pyz").read_bytes() == archive.read_bytes()
 
 
-def test_the_version_names_commit_and_changes(tmp_path: Path, flags: list[str]) -> None:
-    folder = copy_checkout(tmp_path / "checkout")
-    commit = run("git", "rev-parse", "--short=12", "HEAD", cwd=folder).stdout.strip()
+def test_the_version_names_commit_and_changes(git: str, tmp_path: Path, flags: list[str]) -> None:
+    folder = copy_checkout(git, tmp_path / "checkout")
+    commit = run(git, "rev-parse", "--short=12", "HEAD", cwd=folder).stdout.strip()
     run(sys.executable, folder / "build_zipapp.py", *flags)
     said = run(sys.executable, folder / "cog.pyz", "--version").stdout
     assert re.fullmatch(rf"cog\.pyz \d+\.\d+\.\d+ \({commit}\)\n", said)
@@ -102,8 +102,8 @@ def test_the_version_names_commit_and_changes(tmp_path: Path, flags: list[str]) 
     assert f"({commit}-dirty)" in run(sys.executable, folder / "cog.pyz", "--version").stdout
 
 
-def test_the_commit_is_unknown_outside_a_checkout_of_its_own(tmp_path: Path, flags: list[str]) -> None:
-    outer = copy_checkout(tmp_path / "other")
+def test_the_commit_is_unknown_outside_a_checkout_of_its_own(git: str, tmp_path: Path, flags: list[str]) -> None:
+    outer = copy_checkout(git, tmp_path / "other")
     inner = outer / "unpacked"
     inner.mkdir()
     for name in CARRIED:
