@@ -1850,9 +1850,7 @@ READING_METHODS = frozenset(("keys", "values", "items", "get", "copy", "index", 
 
 def read_source(path: str) -> str:
     """The text of a Python file, decoded as Python would decode it.
-
-    Raises OSError: it cannot be read; ValueError: it is not text.
-    """
+    Raises OSError: it cannot be read; ValueError: it is not text."""
     with open(path, "rb") as file:
         data = file.read(SOURCE_LIMIT + 1)
     try:
@@ -1868,10 +1866,7 @@ def read_source(path: str) -> str:
 
 
 def parse_source(path: str, text: str) -> list[ast.stmt]:
-    """The statements of a source text.
-
-    Raises GrammarError: this Python cannot parse it.
-    """
+    """The statements of a source text. Raises GrammarError: this Python cannot parse it."""
     import ast
 
     hint = f"this is Python {sys.version_info[0]}.{sys.version_info[1]}: a newer grammar needs a newer Python"
@@ -2005,14 +2000,12 @@ def is_main_guard(test: ast.expr) -> bool:
     return getattr(getattr(test, "left", None), "id", "") == "__name__"
 
 
-def bind_try(node: Any, scope: Scope, is_typing_only: bool) -> None:
-    for handler in node.handlers:
+def bind_block(node: Any, scope: Scope, is_typing_only: bool) -> None:
+    """What the blocks of a try or a with bind; the names of a handler stand where no other block binds them."""
+    for handler in getattr(node, "handlers", ()):
         bind_names(handler.body, scope, is_typing_only)
-    bind_names(node.body + node.orelse + node.finalbody, scope, is_typing_only)
-
-
-def bind_with(node: Any, scope: Scope, is_typing_only: bool) -> None:
-    bind_names(node.body, scope, is_typing_only)
+    for part in ("body", "orelse", "finalbody"):
+        bind_names(getattr(node, part, ()), scope, is_typing_only)
 
 
 def bind_loop(node: ast.AST, scope: Scope, is_typing_only: bool) -> None:
@@ -2032,22 +2025,12 @@ def bind_loop(node: ast.AST, scope: Scope, is_typing_only: bool) -> None:
 
 
 BINDERS: dict[str, Callable[[Any, Scope, bool], None]] = {
-    "ClassDef": bind_definition,
-    "FunctionDef": bind_definition,
-    "AsyncFunctionDef": bind_definition,
-    "Import": bind_import,
-    "ImportFrom": bind_import_from,
-    "Assign": bind_assign,
-    "AnnAssign": bind_assign,
-    "TypeAlias": bind_assign,
-    "AugAssign": bind_augmented,
-    "Expr": bind_call,
+    **dict.fromkeys(("ClassDef", "FunctionDef", "AsyncFunctionDef"), bind_definition),
+    **dict.fromkeys(("Assign", "AnnAssign", "TypeAlias"), bind_assign),
+    **dict.fromkeys(("Try", "TryStar", "With"), bind_block),
+    **dict.fromkeys(("For", "While"), bind_loop),
+    "Import": bind_import, "ImportFrom": bind_import_from, "AugAssign": bind_augmented, "Expr": bind_call,
     "If": bind_if,
-    "Try": bind_try,
-    "TryStar": bind_try,
-    "With": bind_with,
-    "For": bind_loop,
-    "While": bind_loop,
 }
 
 
@@ -2254,6 +2237,13 @@ def expression(node: ast.AST | None, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def arguments_of(spec: ast.arguments) -> list[tuple[ast.arg, ast.expr | None]]:
+    """The named arguments of a function, each with its default or None."""
+    positional = spec.posonlyargs + spec.args
+    defaults = [None] * (len(positional) - len(spec.defaults)) + spec.defaults
+    return [*zip(positional, defaults), *zip(spec.kwonlyargs, spec.kw_defaults)]
+
+
 # -- values: what an expression is, without running it
 
 
@@ -2283,100 +2273,44 @@ DEPTH = 90
 INT_BITS = 4096
 CANNOT = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError)
 SCALAR = (type(None), bool, int, float, str)
-BINARY: dict[str, Callable[[Any, Any], Any]] = {
-    "Add": lambda a, b: a + b,
-    "Sub": lambda a, b: a - b,
-    "Mult": lambda a, b: a * b,
-    "Div": lambda a, b: a / b,
-    "FloorDiv": lambda a, b: a // b,
-    "Mod": lambda a, b: a % b,
-    "Pow": lambda a, b: a**b,
-    "LShift": lambda a, b: a << b,
-    "RShift": lambda a, b: a >> b,
-    "BitOr": lambda a, b: {**a, **b} if isinstance(a, dict) else a | b,
-    "BitAnd": lambda a, b: a & b,
-    "Eq": lambda a, b: a == b,
-    "NotEq": lambda a, b: a != b,
-    "Lt": lambda a, b: a < b,
-    "LtE": lambda a, b: a <= b,
-    "Gt": lambda a, b: a > b,
-    "GtE": lambda a, b: a >= b,
-    "In": lambda a, b: a in b,
-    "NotIn": lambda a, b: a not in b,
-    "Is": lambda a, b: a is b,
-    "IsNot": lambda a, b: a is not b,
-    "USub": lambda a, _: -a,
-    "UAdd": lambda a, _: +a,
-    "Invert": lambda a, _: ~a,
+OPERATORS = {  # the classes of ast, and the functions of Python's module operator
+    "Add": "add", "Sub": "sub", "Mult": "mul", "Div": "truediv", "FloorDiv": "floordiv", "Mod": "mod", "Pow": "pow",
+    "LShift": "lshift", "RShift": "rshift", "BitAnd": "and_", "BitOr": "or_", "Eq": "eq", "NotEq": "ne", "Lt": "lt",
+    "LtE": "le", "Gt": "gt", "GtE": "ge", "Is": "is_", "IsNot": "is_not", "USub": "neg", "UAdd": "pos",
+    "Invert": "invert",
 }
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "list": list,
-    "tuple": tuple,
-    "set": lambda items=(): list(dict.fromkeys(items)),
-    "frozenset": lambda items=(): list(dict.fromkeys(items)),
-    "sorted": sorted,
-    "dict": dict,
-    "str": lambda value="": format(value),
-    "int": int,
-    "float": float,
-    "len": len,
+    "list": list, "tuple": tuple, "dict": dict, "int": int, "float": float, "len": len, "sorted": sorted, "min": min,
+    "max": max, "abs": abs, "round": round, "str": lambda value="": format(value),
+    **dict.fromkeys(("set", "frozenset"), lambda items=(): list(dict.fromkeys(items))),
     "range": lambda *args: list(range(*args)),
-    "min": min,
-    "max": max,
     "sum": lambda items, start=0: sum((item + 0 for item in items), start + 0),
-    "abs": abs,
-    "round": round,
     "zip": lambda *many: list(zip(*many)),
     "enumerate": lambda items, start=0: list(enumerate(items, start)),
     "reversed": lambda items: list(reversed(items)),
     "map": lambda function, *many: list(map(function, *many)),
 }
 METHODS: dict[type, tuple[str, ...]] = {
-    str: (
-        *("strip", "lstrip", "rstrip", "upper", "lower", "title", "capitalize", "casefold", "swapcase", "replace"),
-        *("split", "rsplit", "splitlines", "partition", "rpartition", "join", "format", "startswith", "endswith"),
-        *("removeprefix", "removesuffix", "zfill", "ljust", "rjust", "center", "index", "find"),
-    ),
+    str: ("strip", "lstrip", "rstrip", "upper", "lower", "title", "capitalize", "casefold", "swapcase", "replace",
+          "split", "rsplit", "splitlines", "partition", "rpartition", "join", "format", "startswith", "endswith",
+          "removeprefix", "removesuffix", "zfill", "ljust", "rjust", "center", "index", "find"),
     dict: ("keys", "values", "items", "get", "copy"),
     list: ("copy", "index", "count"),
 }
 CONSTANTS: dict[str, object] = {
-    "sys.maxsize": (1 << 63) - 1,
-    "math.pi": 3.141592653589793,
-    "math.e": 2.718281828459045,
-    "math.tau": 6.283185307179586,
-    "math.inf": float("inf"),
-    "os.sep": "/",
-    "os.linesep": "\n",
+    "sys.maxsize": (1 << 63) - 1, "math.pi": 3.141592653589793, "math.e": 2.718281828459045,
+    "math.tau": 6.283185307179586, "math.inf": float("inf"), "os.sep": "/", "os.linesep": "\n",
 }
+LIBRARY = {"textwrap.dedent": "textwrap", "inspect.cleandoc": "inspect", "os.path.join": "posixpath"}
 
 
-def clean_text(text: str) -> str:
-    """A docstring's text without its common indentation."""
-    import inspect
+def operate(name: str, *values: Any) -> Any:
+    """The result of an operator, by the name of its ast class."""
+    import operator
 
-    return inspect.cleandoc(text)
-
-
-def dedent_text(text: str) -> str:
-    """A text without its common indentation."""
-    import textwrap
-
-    return textwrap.dedent(text)
-
-
-def join_path(*parts: str) -> str:
-    """A path in the model's own container."""
-    import posixpath
-
-    return posixpath.join(*parts)
-
-
-LIBRARY: dict[str, Callable[..., Any]] = {
-    "textwrap.dedent": dedent_text,
-    "inspect.cleandoc": clean_text,
-    "os.path.join": join_path,
-}
+    if name in ("In", "NotIn"):
+        return (values[0] in values[1]) is (name == "In")
+    return getattr(operator, OPERATORS[name])(*values)
 
 
 class Meter:
@@ -2466,10 +2400,7 @@ class Names(Meter):
     """What names and calls stand for; Evaluator has one method for each kind of expression."""
 
     def value(self, env: Env, node: ast.expr) -> Any:
-        """The value of an expression.
-
-        Raises Unreadable.
-        """
+        """The value of an expression. Raises Unreadable."""
         if env.depth == 0:
             self.refill()
         method = getattr(self, "eval_" + type(node).__name__, None)
@@ -2494,9 +2425,7 @@ class Names(Meter):
 
     def json(self, env: Env, node: ast.expr) -> Any:
         """The JSON value of an expression; tuples and sets are lists, Enum members their values.
-
-        Raises Unreadable: it has none, or it cannot be told from the source.
-        """
+        Raises Unreadable: it has none, or it cannot be told from the source."""
         return self.as_json(self.value(env, node))
 
     def constant(self, env: Env, found: Found) -> Any:
@@ -2581,24 +2510,18 @@ class Names(Meter):
 
         assert isinstance(found.node, (ast.FunctionDef, ast.AsyncFunctionDef))
         spec = found.node.args
-        parameters = spec.posonlyargs + spec.args
+        pairs, count = arguments_of(spec), len(spec.posonlyargs + spec.args)
         decorators = [expression(decorator) for decorator in found.node.decorator_list]
-        if parameters and (parameters[0].arg in ("self", "cls") or "classmethod" in decorators):
-            parameters = parameters[1:]
-        env, local = Env(found.scope, {}, depth), {}
-        for argument, default in zip(reversed(parameters), reversed(spec.defaults)):
-            local[argument.arg] = self.lenient(env, default)
-        for argument, optional in zip(spec.kwonlyargs, spec.kw_defaults):
-            if optional is not None:
-                local[argument.arg] = self.lenient(env, optional)
-        names = [argument.arg for argument in parameters]
-        known = set(names) | {argument.arg for argument in spec.kwonlyargs}
-        local.update(zip(names, positional))
-        local.update({name: value for name, value in named.items() if name in known})
+        if count and (pairs[0][0].arg in ("self", "cls") or "classmethod" in decorators):
+            pairs, count = pairs[1:], count - 1
+        names, env = [argument.arg for argument, _ in pairs], Env(found.scope, {}, depth)
+        local = {argument.arg: self.lenient(env, default) for argument, default in pairs if default is not None}
+        local.update(zip(names[:count], positional))
+        local.update({name: value for name, value in named.items() if name in names})
         if spec.vararg:
-            local[spec.vararg.arg] = tuple(positional[len(names) :])
+            local[spec.vararg.arg] = tuple(positional[count:])
         if spec.kwarg:
-            local[spec.kwarg.arg] = {name: value for name, value in named.items() if name not in known}
+            local[spec.kwarg.arg] = {name: value for name, value in named.items() if name not in names}
         return local
 
     def literal_values(self, env: Env, node: ast.expr) -> Any:
@@ -2653,8 +2576,6 @@ class Names(Meter):
             elif name == "join":
                 args = [self.items(env, args[0])]
                 self.charge(len(base) * len(args[0]) + 1)
-            elif name in ("removeprefix", "removesuffix"):
-                return remove_affix(base, args[0], name == "removeprefix")
         result = getattr(base, name)(*args, **named)
         return list(result) if name in ("keys", "values", "items") else result
 
@@ -2720,7 +2641,7 @@ class Evaluator(Names):
 
     def eval_UnaryOp(self, env: Env, node: ast.UnaryOp) -> Any:
         operand, name = self.value(env, node.operand), type(node.op).__name__
-        return not self.truth(operand) if name == "Not" else BINARY[name](operand, None)
+        return not self.truth(operand) if name == "Not" else operate(name, operand)
 
     def eval_BinOp(self, env: Env, node: ast.BinOp) -> Any:
         name, left, right = type(node.op).__name__, self.value(env, node.left), self.value(env, node.right)
@@ -2728,7 +2649,7 @@ class Evaluator(Names):
             if isinstance(value, (Hole, EnumMember, Found)):
                 raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
         self.foresee(name, left, right)
-        return BINARY[name](left, right)
+        return operate(name, left, right)
 
     def eval_BoolOp(self, env: Env, node: ast.BoolOp) -> Any:
         is_or, value = type(node.op).__name__ == "Or", None
@@ -2745,7 +2666,7 @@ class Evaluator(Names):
             is_identity = type(operator).__name__.startswith("Is") and None not in (left, right)
             if is_identity or isinstance(left, (Hole, Found)) or isinstance(right, (Hole, Found)):
                 raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
-            if not BINARY[type(operator).__name__](left, right):
+            if not operate(type(operator).__name__, left, right):
                 return False
             left = right
         return True
@@ -2816,6 +2737,7 @@ class Evaluator(Names):
 
     def eval_Call(self, env: Env, node: ast.Call) -> Any:
         import ast
+        from importlib import import_module
 
         function = node.func
         is_local = isinstance(function, ast.Name) and function.id in env.local
@@ -2829,23 +2751,13 @@ class Evaluator(Names):
         if found and found.kind == "function":
             return self.call_project(env, found, positional, named)
         if found and found.kind == "external" and (name in FUNCTIONS or name in LIBRARY):
-            return self.call_function(env, name, FUNCTIONS.get(name) or LIBRARY[name], positional, named)
+            called = FUNCTIONS.get(name) or getattr(import_module(LIBRARY[name]), name.rpartition(".")[2])
+            return self.call_function(env, name, called, positional, named)
         if isinstance(function, ast.Attribute):
             base = self.value(env, function.value)
             if function.attr in METHODS.get(type(base), ()):
                 return self.call_method(env, base, function.attr, positional, named)
         raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
-
-
-def remove_affix(text: str, affix: str, is_prefix: bool) -> str:
-    """str.removeprefix and str.removesuffix, also before Python 3.9.
-
-    >>> remove_affix("model.bin", ".bin", False)
-    'model'
-    """
-    if affix and is_prefix and text.startswith(affix):
-        return text[len(affix) :]
-    return text[: -len(affix)] if affix and not is_prefix and text.endswith(affix) else text
 
 
 FORMATS = {  # what makes a format's result huge, or lets it look inside its arguments
@@ -2856,10 +2768,7 @@ FORMATS = {  # what makes a format's result huge, or lets it look inside its arg
 
 
 def check_format(style: str, text: str) -> None:
-    """Refuse a format whose result could be huge, or that looks inside its arguments.
-
-    Raises Unreadable.
-    """
+    """Refuse a format whose result could be huge, or that looks inside its arguments. Raises Unreadable."""
     import re
 
     if re.search(FORMATS[style], text.replace("{{", "") if style == "format" else text):
@@ -3159,9 +3068,7 @@ class SchemaReader:
 
     def keywords(self, where: str, call: InputCall) -> dict[str, tuple[Env, ast.expr]]:
         """The arguments of an `Input(...)` by name, and where each is to be evaluated.
-
-        Raises SchemaError, without a position: one is given twice.
-        """
+        Raises SchemaError, without a position: one is given twice."""
         import ast
 
         result: dict[str, tuple[Env, ast.expr]] = {}
@@ -3207,10 +3114,7 @@ class SchemaReader:
 
 
 def input_fragment(info: TypeInfo, in_union: bool = False) -> JSON:
-    """The schema of a type without its None.
-
-    Raises SchemaError, without a position: no input can be of that type.
-    """
+    """The schema of a type without its None. Raises SchemaError, without a position: no input can be of that type."""
     if info.kind in SCALARS:
         return dict(SCALARS[info.kind])
     if info.kind == "Any" or info.kind == "either":
@@ -3319,10 +3223,7 @@ def may_match(pattern: str, text: str) -> bool:
 
 
 def read_property(reader: SchemaReader, where: str, name: str, info: TypeInfo, said: JSON) -> Property:
-    """One parameter's property, without title and order.
-
-    Raises SchemaError, without a position.
-    """
+    """One parameter's property, without title and order. Raises SchemaError, without a position."""
     inner, nullable = split_optional(info)
     if "default_factory" in said:
         raise SchemaError("default_factory is not supported in static schema generation", hint="give a default")
@@ -3373,9 +3274,7 @@ def apply_texts(reader: SchemaReader, where: str, name: str, info: TypeInfo, sch
 
 def read_choices(reader: SchemaReader, where: str, name: str, info: TypeInfo, said: JSON) -> tuple[Any, ...]:
     """The choices of a parameter: those of its `Input`, else of its Literal or Enum; empty if it has none.
-
-    Raises SchemaError: they are not of the parameter's type.
-    """
+    Raises SchemaError: they are not of the parameter's type."""
     target = info.args[0] if info.kind == "list" and info.args else info
     values = said.get("choices")
     if values is None:
@@ -3400,9 +3299,7 @@ def apply_constraints(
     reader: SchemaReader, where: str, name: str, info: TypeInfo, schema: JSON, said: JSON, has_choices: bool
 ) -> None:
     """Enter ge, le, lengths and regex, on a list's items where the input is a list.
-
-    Raises SchemaError: a limit is of the wrong type, or a pattern is none.
-    """
+    Raises SchemaError: a limit is of the wrong type, or a pattern is none."""
     import re
 
     is_list = info.kind == "list" and bool(info.args)
@@ -3491,10 +3388,7 @@ ACCEPTED_OUTPUTS = (
 
 
 def return_schema(reader: SchemaReader, info: TypeInfo, seen: tuple[object, ...] = ()) -> JSON:
-    """The schema of a returned type, models inlined.
-
-    Raises SchemaError, without a position.
-    """
+    """The schema of a returned type, models inlined. Raises SchemaError, without a position."""
     if info.kind in OUTPUTS:
         return dict(OUTPUTS[info.kind])
     if info.kind in ITERATORS:
@@ -3636,10 +3530,7 @@ def split_reference(reference: str, mode: str) -> tuple[str, str]:
 
 
 def find_target(reader: SchemaReader, reference: str, mode: str) -> Target:
-    """The callable that a reference names.
-
-    Raises SchemaError: there is none; says what is there instead.
-    """
+    """The callable that a reference names. Raises SchemaError: there is none; says what is there instead."""
     path, name = split_reference(reference, mode)
     scope = reader.sources.file(path)
     if scope is None:
@@ -3668,10 +3559,7 @@ def python_files(reader: SchemaReader, path: str) -> str:
 
 
 def single_class(reader: SchemaReader, scope: Scope, mode: str) -> Found | None:
-    """The one class of a file that has the method.
-
-    Raises SchemaError: there are several.
-    """
+    """The one class of a file that has the method. Raises SchemaError: there are several."""
     methods = ("train",) if mode == "train" else ("run", "predict")
     classes = [reader.sources.follow(scope, name, 0) for name, node in scope.names.items() if is_class(node)]
     fitting = [c for c in classes if c and any(reader.sources.attribute(c, method, 0) for method in methods)]
@@ -3711,10 +3599,7 @@ class Traits(NamedTuple):
 
 
 def read_decorators(reader: SchemaReader, target: Target) -> Traits:
-    """What cog's decorators say.
-
-    Raises SchemaError: they are those of 2021, or wrong.
-    """
+    """What cog's decorators say. Raises SchemaError: they are those of 2021, or wrong."""
     traits, old = Traits(), []
     for decorator in target.node.decorator_list:
         found = reader.sources.find(target.scope, getattr(decorator, "func", decorator))
@@ -3781,9 +3666,7 @@ class Signature(NamedTuple):
 
 def parameters(target: Target) -> list[tuple[Any, Any]]:
     """The arguments of a signature, each with its default or None; `self` is left out.
-
-    Raises SchemaError: `*args` or `**kwargs`.
-    """
+    Raises SchemaError: `*args` or `**kwargs`."""
     spec = target.node.args
     where = f"{target.scope.path}:{target.node.lineno}"
     for extra, stars in ((spec.vararg, "*"), (spec.kwarg, "**")):
@@ -3792,18 +3675,12 @@ def parameters(target: Target) -> list[tuple[Any, Any]]:
                 f"{where}: parameter '{stars}{extra.arg}' on {target.node.name} has no type annotation",
                 hint="name each input as a parameter of its own",
             )
-    positional = spec.posonlyargs + spec.args
-    defaults = [None] * (len(positional) - len(spec.defaults)) + list(spec.defaults)
-    pairs = list(zip(positional, defaults))
     is_static = any(expression(decorator) == "staticmethod" for decorator in target.node.decorator_list)
-    return pairs[1 if target.is_method and not is_static else 0 :] + list(zip(spec.kwonlyargs, spec.kw_defaults))
+    return arguments_of(spec)[1 if target.is_method and not is_static else 0 :]
 
 
 def read_signature(reader: SchemaReader, reference: str, mode: str) -> Signature:
-    """A callable's inputs and output.
-
-    Raises SchemaError: all faulty parameters at once, each with its position.
-    """
+    """A callable's inputs and output. Raises SchemaError: all faulty parameters at once, each with its position."""
     target = find_target(reader, reference, mode)
     traits = read_decorators(reader, target)
     inputs: JSON = {}
@@ -3831,10 +3708,7 @@ def read_signature(reader: SchemaReader, reference: str, mode: str) -> Signature
 
 
 def read_parameter(reader: SchemaReader, target: Target, where: str, argument: ast.arg, default: Any) -> Property:
-    """One parameter's property.
-
-    Raises SchemaError, with position and name.
-    """
+    """One parameter's property. Raises SchemaError, with position and name."""
     name = argument.arg
     if argument.annotation is None:
         raise SchemaError(
@@ -3860,10 +3734,7 @@ def read_parameter(reader: SchemaReader, target: Target, where: str, argument: a
 
 
 def read_output(reader: SchemaReader, target: Target, traits: Traits) -> JSON:
-    """The Output component of a callable.
-
-    Raises SchemaError, with a position.
-    """
+    """The Output component of a callable. Raises SchemaError, with a position."""
     where, name = f"{target.scope.path}:{target.node.lineno}", target.node.name
     if target.node.returns is None:
         hint = f"say what it returns, as in `def {name}(...) -> Path:`; {ACCEPTED_OUTPUTS}"
@@ -3894,10 +3765,8 @@ def read_schema(
     version: str = __version__,
 ) -> SchemaResult:
     """The schema of the model that `reference` and `train` name (FILE.py:NAME, either may be empty).
-
     `read` gives the text of a file; `version` goes into the document's info.
-    Raises SchemaError: the model can never work, or its file cannot be parsed (GrammarError).
-    """
+    Raises SchemaError: the model can never work, or its file cannot be parsed (GrammarError)."""
     import warnings
 
     if not reference and not train:
@@ -3983,32 +3852,22 @@ def response(description: str, schema: JSON) -> JSON:
     return {"content": {"application/json": {"schema": schema}}, "description": description}
 
 
+def object_with(title: str, properties: JSON, required: Sequence[str] = ()) -> JSON:
+    return {"properties": properties, "title": title, "type": "object",
+            **({"required": list(required)} if required else {})}
+
+
 COMMON_COMPONENTS: JSON = {
-    "Status": {
-        "description": "An enumeration.",
-        "enum": ["starting", "processing", "succeeded", "canceled", "failed"],
-        **titled("Status"),
-    },
-    "HTTPValidationError": {
-        "properties": {"detail": {"items": reference_to("ValidationError"), "title": "Detail", "type": "array"}},
-        "title": "HTTPValidationError",
-        "type": "object",
-    },
-    "ValidationError": {
-        "properties": {
-            "loc": {
-                "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
-                "title": "Location",
-                "type": "array",
-            },
-            "msg": titled("Message"),
-            "type": titled("Error Type"),
-        },
-        "required": ["loc", "msg", "type"],
-        "title": "ValidationError",
-        "type": "object",
-    },
+    "Status": {"description": "An enumeration.", **titled("Status"),
+               "enum": ["starting", "processing", "succeeded", "canceled", "failed"]},
+    "HTTPValidationError": object_with("HTTPValidationError", {
+        "detail": {"items": reference_to("ValidationError"), "title": "Detail", "type": "array"}}),
+    "ValidationError": object_with("ValidationError", {
+        "loc": {"items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}, "title": "Location", "type": "array"},
+        "msg": titled("Message"), "type": titled("Error Type")}, ("loc", "msg", "type")),
 }
+RESPONSE_FIELDS = ("completed_at", "created_at", "error", "id", "input", "logs", "metrics", "output", "started_at",
+                   "status", "version")
 FIXED_COMPONENTS = frozenset(
     [prefix + name for prefix in ("", "Training") for name in ("Input", "Output")]
     + [prefix + name for prefix in ("Prediction", "Training") for name in ("Request", "Response")]
@@ -4019,27 +3878,17 @@ FIXED_COMPONENTS = frozenset(
 def mode_document(mode: str, signature: Signature) -> JSON:
     """The components and paths of one mode."""
     prefix, noun = ("Training", "Training") if mode == "train" else ("", "Prediction")
-    required = {"required": list(signature.required)} if signature.required else {}
-    fields = {
-        "completed_at": titled("Completed At", format="date-time"),
-        "created_at": titled("Created At", format="date-time"),
-        "error": titled("Error"),
-        "id": titled("Id"),
-        "input": reference_to(prefix + "Input"),
-        "logs": titled("Logs"),
-        "metrics": {"title": "Metrics", "type": "object"},
-        "output": reference_to(prefix + "Output"),
-        "started_at": titled("Started At", format="date-time"),
-        "status": titled("Status"),
-        "version": titled("Version"),
-    }
+    fields = {name: titled(title_of(name), **({"format": "date-time"} if name.endswith("_at") else {}))
+              for name in RESPONSE_FIELDS}
+    fields.update(metrics={"title": "Metrics", "type": "object"}, input=reference_to(prefix + "Input"),
+                  output=reference_to(prefix + "Output"))
     asked = {"id": fields["id"], "input": fields["input"]}
     components = {
-        prefix + "Input": {"properties": signature.inputs, **required, "title": prefix + "Input", "type": "object"},
+        prefix + "Input": object_with(prefix + "Input", signature.inputs, signature.required),
         prefix + "Output": signature.output,
         **signature.enums,
-        noun + "Request": {"properties": asked, "title": noun + "Request", "type": "object"},
-        noun + "Response": {"properties": fields, "title": noun + "Response", "type": "object"},
+        noun + "Request": object_with(noun + "Request", asked),
+        noun + "Response": object_with(noun + "Response", fields),
         **COMMON_COMPONENTS,
     }
     return {"components": components, "paths": mode_paths(mode, noun, signature.traits.is_streaming)}
