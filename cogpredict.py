@@ -152,6 +152,24 @@ class OutputError(CogError):
     exit_code = 7
 
 
+class ExecFailed(CogError):
+    """A command could not be run in the model's environment; codes below this are the command's own."""
+
+    exit_code = 125
+
+
+class NotExecutable(ExecFailed):
+    """The command that exec was given may not be run."""
+
+    exit_code = 126
+
+
+class CommandMissing(ExecFailed):
+    """The command that exec was given is not there."""
+
+    exit_code = 127
+
+
 class Interrupted(CogError):
     """SIGINT or SIGTERM. main cleans up and then dies by the signal itself."""
 
@@ -318,11 +336,15 @@ class Console:
             self._held[stream] = held + data[whole:]
         self._redraw = 0.0
 
-    def result(self, data: bytes) -> None:
-        """Write bytes of the result to stdout, at once. Raises OutputError, BrokenPipeError."""
+    def result(self, data: bytes, *, stream: int = 1, raw: bool = False) -> None:
+        """Write bytes of the result to stdout, at once; or to stderr, 2. Raises OutputError, BrokenPipeError.
+
+        With `raw` it may steer the terminal: the user works in it.
+        """
         self._wipe()
+        goal, is_terminal = (self._out, self._out_tty) if stream == 1 else (self._err, self._err_tty)
         try:
-            self._write_all(self._out, strip_controls(data) if self._out_tty else data)
+            self._write_all(goal, strip_controls(data) if is_terminal and not raw else data)
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -417,6 +439,8 @@ class Options(NamedTuple):
     openapi_schema: str = ""
     progress: str = ""
     as_json: bool = False
+    words: tuple[str, ...] = ()
+    publish: tuple[str, ...] = ()
     tag: tuple[str, ...] = ()
     secret: tuple[str, ...] = ()
     build_arg: tuple[str, ...] = ()
@@ -508,6 +532,7 @@ FLAGS: dict[str, tuple[str, str, Any, str]] = {
     "openapi_schema": ("--openapi-schema", "FILE", "text", "the model's schema, instead of reading its source"),
     "progress": ("--progress", "MODE", ("auto", "tty", "plain", "quiet"), "how progress is shown (default auto)"),
     "as_json": ("--json", "", "flag", "inspect: all that is known, as one JSON object"),
+    "publish": ("-p --publish", "[[IP:]PORT:]PORT", "list", "exec: a port of the command's on this machine"),
     "tag": ("-t --tag", "NAME[:TAG]", "list", "build: the image's name (default: by cog.yaml or the folder)"),
     "secret": ("--secret", "id=ID[,src=FILE]", "list", "build: a secret for the steps that mount it; or env=NAME"),
     "build_arg": ("--build-arg", "NAME[=VALUE]", "list", "build: an argument, such as a proxy"),
@@ -526,17 +551,23 @@ PREDICT_ABOUT = ("Run a prediction on a Cog model: IMAGE, a tar made by docker s
 TRAIN_ABOUT = ("Train a model: IMAGE, a tar made by docker save (- for stdin), or, without one, the model in this "
                "folder. The result is saved as `weights`, with an extension if it is a file, or as -o says.")
 
+EXEC_ABOUT = ("Run a command in the environment of the model in this folder, which it sees as /src. Its flags stand "
+              "before CMD; all that follows is the command's.")
+
 ALWAYS = ("debug", "no_color", "quiet")
 DOCKERFILE_FLAGS = ("file", "base_image", "use_cog_base_image", "use_cuda_base_image")
 NOT_YET = ("timestamp", "strip", "precompile", "separate_weights")
 BUILD_FLAGS = ("tag", "secret", "build_arg", *NOT_YET)
-PREDICT_FLAGS = tuple(flag for flag in FLAGS if flag not in ("as_json", *BUILD_FLAGS))
+PREDICT_FLAGS = tuple(flag for flag in FLAGS if flag not in ("as_json", "publish", *BUILD_FLAGS))
 TAKES_IMAGE = ("predict", "run", "train", "inspect")
 
 COMMAND_FLAGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "predict": (PREDICT_ABOUT, PREDICT_FLAGS),
     "run": (PREDICT_ABOUT, PREDICT_FLAGS),
     "train": (TRAIN_ABOUT, PREDICT_FLAGS),
+    "exec": (EXEC_ABOUT,
+             ("env", "env_file", "publish", "volume", "gpus", "cpu", "user", "network", "shm_size", "platform",
+              "engine", *DOCKERFILE_FLAGS, "no_cache", "progress", *ALWAYS)),
     "build": ("Build the image of the model in this folder.",
               (*BUILD_FLAGS, *DOCKERFILE_FLAGS, "no_cache", "openapi_schema", "engine", "platform", "progress",
                *ALWAYS)),
@@ -597,6 +628,8 @@ def flag_parser(command: str) -> Any:
     parser = Parser(prog=f"cog.pyz {command}", description=about, allow_abbrev=False)
     if command in TAKES_IMAGE:
         parser.add_argument("image", nargs="*", metavar="IMAGE", help="an image; without one the model in this folder")
+    if command == "exec":
+        parser.add_argument("words", nargs="*", metavar="CMD", help="the command and its arguments")
     for name in names:
         flags, metavar, kind, about = FLAGS[name]
         how: dict[str, Any] = {"dest": name, "help": about, "default": None}
@@ -611,9 +644,28 @@ def flag_parser(command: str) -> Any:
     return parser
 
 
+def split_words(words: list[str], names: Collection[str]) -> tuple[list[str], list[str]]:
+    """The flags that a line begins with, and what follows them; a `--` between the two is dropped.
+
+    >>> split_words(["-e", "A=1", "--gpus=all", "ls", "-e"], ["env", "gpus"])
+    (['-e', 'A=1', '--gpus=all'], ['ls', '-e'])
+    """
+    takes_value = {flag for name in names if FLAGS[name][2] != "flag" for flag in FLAGS[name][0].split()}
+    takes_value.discard("--use-cog-base-image")  # only behind a =
+    at = 0
+    while at < len(words) and words[at].startswith("-") and words[at] not in ("-", "--"):
+        parts = [words[at]] if words[at].startswith("--") else [f"-{letter}" for letter in words[at][1:]]
+        first = next((part for part in parts if part in takes_value), None)
+        at += 2 if first is not None and parts.index(first) == len(parts) - 1 else 1
+    return words[:at], words[at + (words[at:at + 1] == ["--"]):]
+
+
 def parse_argv(argv: list[str]) -> Options:
     """Options of a command line. Raises UsageError; `--help` prints and raises SystemExit."""
     command, rest = split_command(argv)
+    words: list[str] = []
+    if command == "exec":
+        rest, words = split_words(rest, COMMAND_FLAGS[command][1])
     rest = [f"{word}=true" if word == "--use-cog-base-image" else word for word in rest]
     raw = vars(flag_parser(command).parse_intermixed_args(rest))
     images = raw.pop("image", ())
@@ -624,8 +676,11 @@ def parse_argv(argv: list[str]) -> Options:
         raise UsageError(f"Invalid image name '{images[0]}'. Did you forget `-i`?",
                          hint=f"cog.pyz {command} -i {images[0]}")
     if len(images) > 1:
-        raise UsageError(f"one IMAGE at most, got {', '.join(images)}", hint=f"cog.pyz {command} --help")
-    return check_options(Options(command=command, image="".join(images), **given))
+        raise UsageError(f"one IMAGE at most, got {', '.join(images)}",
+                         hint=f"cog.pyz exec {' '.join(images)}" if command == "run" else f"cog.pyz {command} --help")
+    if command == "exec" and not words:
+        raise UsageError("exec needs a command", hint="for example: cog.pyz exec python -V")
+    return check_options(Options(command=command, image="".join(images), **{**given, "words": tuple(words)}))
 
 
 def check_options(options: Options) -> Options:
@@ -5613,6 +5668,72 @@ def parse_volume(text: str, cwd: str) -> str:
     return f"{source}:{target}"
 
 
+def is_address(text: str) -> bool:
+    """Whether a text is an IP address, a v6 one perhaps in brackets."""
+    import ipaddress
+
+    try:
+        ipaddress.ip_address(text[1:-1] if text[:1] + text[-1:] == "[]" else text)
+    except ValueError:
+        return False
+    return True
+
+
+PUBLISH_HINT = "-p 8000, -p 8000:80, -p 127.0.0.1:8000:80, -p 8000-8009:8000-8009, -p 5000:53/udp"
+
+
+def parse_port_range(text: str, flag: str, *, least: int = 1) -> tuple[int, int]:
+    """The first and the last of some ports, as `8000` or `8000-8010` names them. Raises UsageError."""
+    first, dash, last = text.partition("-")
+    numbers = [int(part) if part.isascii() and part.isdigit() and len(part) < 6 else -1
+               for part in ((first, last) if dash else (first, first))]
+    if not least <= numbers[0] <= numbers[1] < 1 << 16:
+        raise UsageError(f'invalid port "{flag}": {text!r} is not a port between 1 and 65535' if text else
+                         f'invalid port "{flag}": a port is missing', hint=PUBLISH_HINT)
+    return numbers[0], numbers[1]
+
+
+def parse_publish(text: str) -> list[tuple[str, JSON]]:
+    """The container's ports of a -p value, each with its place on the host. Raises UsageError.
+
+    As docker takes it, but on 127.0.0.1 where no address is named, and at the same number where no port of the host is.
+    An empty port of the host is any free one.
+
+    >>> parse_publish("8000")
+    [('8000/tcp', {'HostIp': '127.0.0.1', 'HostPort': '8000'})]
+    >>> parse_publish("0.0.0.0:7000-7001:53-54/udp")[1]
+    ('54/udp', {'HostIp': '0.0.0.0', 'HostPort': '7001'})
+    """
+    place, slash, protocol = text.partition("/")
+    if slash and protocol.lower() not in ("tcp", "udp", "sctp"):
+        raise UsageError(f'invalid port "{text}": {protocol!r} is not tcp, udp or sctp', hint=PUBLISH_HINT)
+    head, colon, inner = place.rpartition(":")
+    if not colon or is_address(head):
+        address, outer = head, inner
+    else:
+        address, colon, outer = head.rpartition(":")
+    if (colon and not address) or (address and not is_address(address)):
+        raise UsageError(f'invalid port "{text}": {address!r} is not an IP address', hint=PUBLISH_HINT)
+    host = address.strip("[]") or "127.0.0.1"
+    first, last = parse_port_range(inner, text)
+    low, high = parse_port_range(outer, text, least=0) if outer or not address else (0, 0)
+    if first == last and low < high:
+        return [(f"{first}/{protocol.lower() or 'tcp'}", {"HostIp": host, "HostPort": outer})]
+    if high and high - low != last - first:
+        raise UsageError(f'invalid port "{text}": the two ranges differ in length', hint=PUBLISH_HINT)
+    return [(f"{first + step}/{protocol.lower() or 'tcp'}", {"HostIp": host, "HostPort": str(low and low + step)})
+            for step in range(last - first + 1)]
+
+
+def check_flags(options: Options, cwd: str) -> None:
+    """Nothing, when what --gpus, -v and -p say can be read. Raises UsageError."""
+    parse_gpus(options.gpus, cdi=False)
+    for volume in options.volume:
+        parse_volume(volume, cwd)
+    for port in options.publish:
+        parse_publish(port)
+
+
 def model_command(config: JSON) -> list[str]:
     """The whole command of an image's Config: entrypoint and Cmd."""
     return list(config.get("Entrypoint") or []) + list(config.get("Cmd") or [])
@@ -5667,10 +5788,25 @@ def plan_container(options: Options, image: JSON, label: JSON, project: Project 
     `variables` the user's for the model. Raises UsageError: a bad --gpus or -v.
     """
     config = image.get("Config") or {}
-    by_label = not options.gpus and not options.cpu and bool((label.get("build") or {}).get("gpu"))
     inherited = dict(entry.partition("=")[::2] for entry in config.get("Env") or [])
     own = {**project.environment, **variables} if project else variables
     env = server_environment(inherited, own, environ, ports.model, debug=options.debug)
+    body = plan_body(options, image, label, project, env, name=name, cwd=cwd, podman=podman)
+    if takes_uploads(config) or is_training(options):
+        server = config["Cmd"] if takes_uploads(config) else ["python", *SERVER]
+        body["Cmd"] = [*server, *server_mode(options), "--upload-url", f"http://127.0.0.1:{ports.lane}/{token}/up"]
+    return Plan(name, token, options.image, body, ports, helper_interpreters(config), wants_gpus(options, label),
+                options.platform, project)
+
+
+def wants_gpus(options: Options, label: JSON) -> bool:
+    """Whether a model asks for GPUs that no flag asks for or forbids."""
+    return not options.gpus and not options.cpu and bool((label.get("build") or {}).get("gpu"))
+
+
+def plan_body(options: Options, image: JSON, label: JSON, project: Project | None, env: Mapping[str, str], *, name: str,
+              cwd: str, podman: bool) -> JSON:
+    """The body of the create call for whatever runs in a model's image. Raises UsageError: a bad --gpus or -v."""
     mounts = [{"Type": "bind", "Source": project.folder, "Target": "/src"}] if project and not project.copied else []
     body: JSON = {
         "Image": image.get("Id") or options.image,
@@ -5683,18 +5819,43 @@ def plan_container(options: Options, image: JSON, label: JSON, project: Project 
             "Binds": [parse_volume(volume, cwd) for volume in options.volume],
             "Mounts": mounts,
             "SecurityOpt": ["label=disable"] if mounts else [],
-            "DeviceRequests": parse_gpus("all" if by_label else options.gpus, cdi=podman),
+            "DeviceRequests": parse_gpus("all" if wants_gpus(options, label) else options.gpus, cdi=podman),
         },
     }
-    if takes_uploads(config) or is_training(options):
-        server = config["Cmd"] if takes_uploads(config) else ["python", *SERVER]
-        body["Cmd"] = [*server, *server_mode(options), "--upload-url", f"http://127.0.0.1:{ports.lane}/{token}/up"]
     if options.user:
         body["User"] = options.user
     if options.network:
         body["HostConfig"]["NetworkMode"] = options.network
-    return Plan(name, token, options.image, body, ports, helper_interpreters(config), by_label, options.platform,
-                project)
+    return body
+
+
+def command_environment(options: Options, user: Mapping[str, str], environ: Mapping[str, str], *,
+                        terminal: bool) -> dict[str, str]:
+    """The variables of a command in the model's environment: the user's, and ours that concern it."""
+    ours = {"TERM": environ.get("TERM") or "xterm"} if terminal else {}
+    log = {name: environ[name] for name in ("RUST_LOG",) if name in environ}
+    return {"LOG_FORMAT": "console", **({"COG_LOG_LEVEL": "debug"} if options.debug else {}), **log, **ours, **user}
+
+
+def plan_exec(options: Options, image: JSON, label: JSON, project: Project, *, name: str, variables: Mapping[str, str],
+              environ: Mapping[str, str], cwd: str, podman: bool, terminal: tuple[int, int] | None) -> Plan:
+    """What will be run for a command in the image that was built for a project.
+
+    `terminal`: the lines and columns of the user's, if the command gets one. Raises UsageError: a bad flag.
+    """
+    env = command_environment(options, {**project.environment, **variables}, environ, terminal=terminal is not None)
+    body = plan_body(options, image, label, project, env, name=name, cwd=cwd, podman=podman)
+    body.update({"Entrypoint": list(options.words), "Cmd": [], "Tty": terminal is not None, "OpenStdin": True,
+                 "StdinOnce": True, "AttachStdin": True, "AttachStdout": True, "AttachStderr": True})
+    if terminal:
+        body["HostConfig"]["ConsoleSize"] = list(terminal)  # from Docker 23 on it has the right size from the start
+    bindings: dict[str, list[JSON]] = {}
+    for port, place in [pair for text in options.publish for pair in parse_publish(text)]:
+        bindings.setdefault(port, []).append(place)
+    body["ExposedPorts"] = {port: {} for port in bindings}
+    body["HostConfig"]["PortBindings"] = bindings
+    return Plan(name, "", options.image, body, Ports(0, 0), helper_interpreters(image.get("Config") or {}),
+                wants_gpus(options, label), options.platform, project)
 
 
 def copied_instead(plan: Plan) -> Plan:
@@ -7967,8 +8128,12 @@ class Engine(Wire):
         self._read("POST", f"/containers/{container}/start", also=(304,))
 
     def container_attach(self, container: str, *, stdin: bool = False) -> Transport:
-        """POST /containers/{id}/attach: its output from now on, in frames unless it has a terminal; and its stdin."""
-        query = {"stream": "1", "stdout": "1", "stderr": "1", **({"stdin": "1"} if stdin else {})}
+        """POST /containers/{id}/attach: its output from now on, in frames unless it has a terminal; and its stdin.
+
+        The keys that leave a terminal, which can be moved but not be taken away, are four times what nobody types.
+        """
+        given = {"stdin": "1", "detachKeys": "ctrl-@,ctrl-@,ctrl-@,ctrl-@"} if stdin else {}
+        query = {"stream": "1", "stdout": "1", "stderr": "1", **given}
         return self._hijack(f"/containers/{container}/attach", query)
 
     def container_wait(self, container: str, condition: str = "removed") -> PendingJSON:
@@ -8059,6 +8224,14 @@ class Engine(Wire):
         self._open("PUT", f"/containers/{container}/archive", {"path": path}, pieces=tar, timeout=CALL_TIMEOUT,
                    headers=[("Content-Type", "application/x-tar")]).close()
 
+    def container_get_archive(self, container: str, path: str) -> bytes | None:
+        """GET /containers/{id}/archive: a tar of a file, mounts included, started or not; None without one."""
+        reply = self._open("GET", f"/containers/{container}/archive", {"path": path}, also=(404,), timeout=CALL_TIMEOUT)
+        try:
+            return reply.read() if reply.response.status == 200 else None
+        finally:
+            reply.close()
+
     def container_resize(self, container: str, height: int, width: int) -> None:
         """POST /containers/{id}/resize: tell its terminal its size."""
         self._read("POST", f"/containers/{container}/resize", {"h": str(height), "w": str(width)})
@@ -8073,14 +8246,6 @@ class Engine(Wire):
     def exec_start(self, exec_id: str, *, tty: bool = False) -> Transport:
         """POST /exec/{id}/start: the command's stdin, and its output in frames unless it has a terminal."""
         return self._hijack(f"/exec/{exec_id}/start", None, {"Detach": False, "Tty": tty})
-
-    def exec_inspect(self, exec_id: str) -> JSON | None:
-        """GET /exec/{id}/json: Running, ExitCode; None when it is gone."""
-        return self._find(f"/exec/{exec_id}/json")
-
-    def exec_resize(self, exec_id: str, height: int, width: int) -> None:
-        """POST /exec/{id}/resize: tell its terminal its size."""
-        self._read("POST", f"/exec/{exec_id}/resize", {"h": str(height), "w": str(width)})
 
     def session_open(self, headers: Iterable[tuple[str, str]]) -> Transport:
         """POST /session: a stream on which the builder is the HTTP/2 client. Raises EngineError: 404 on Podman."""
@@ -9699,6 +9864,16 @@ class PipeStream:
         self._reading = self._writing = -1
 
 
+class BorrowedStream(PipeStream):
+    """A descriptor to read that others have a part in: it stays open, and as it is."""
+
+    def __init__(self, reading: int) -> None:
+        self._reading, self._writing = reading, -1
+
+    def close(self) -> None:
+        """Leave it to its owner."""
+
+
 class Source:
     """A Stream in a Loop, with what waits to be written to it. `queued` is how many bytes that is."""
 
@@ -9773,10 +9948,13 @@ class Loop:
         for source in list(self._sources):
             self.remove(source)
 
-    def interrupt(self, error: CogError) -> None:
-        """Have `run` raise this where nothing is half done; outside of it, or while it waits, raise it at once."""
+    def interrupt(self, error: CogError, *, now: bool = True) -> None:
+        """Have `run` raise this where nothing is half done; outside of it, or while it waits, raise it at once.
+
+        Without `now` only `run` does, as soon as it is called.
+        """
         self._error = self._error or error
-        if not self._busy:
+        if now and not self._busy:
             self._raise()
 
     def _raise(self) -> None:
@@ -9789,6 +9967,7 @@ class Loop:
         if self._busy:
             raise RuntimeError("a callback runs the loop that called it")
         late = False
+        self._raise()
         while not until():
             if late or (deadline is None and not self._sources):
                 return False
@@ -10524,10 +10703,13 @@ class Guardian:
         finally:
             os._exit(0)
 
-    def dismiss(self) -> None:
-        """End the guardian; nothing is left to guard. A second call does nothing."""
+    def dismiss(self, *, clean: bool = False) -> None:
+        """End the guardian: nothing is left to guard, or it is to `clean` now. A second call does nothing."""
         if self._pipe >= 0:
             pipe, self._pipe = self._pipe, -1
+            if clean:
+                os.close(pipe)
+                return
             try:
                 os.write(pipe, b"x")
             except BrokenPipeError:
@@ -10670,11 +10852,12 @@ class ContainerHost(Host):
     `exit_code` is None while the container runs.
     """
 
-    def __init__(self, engine: Engine, plan: Plan, lane: Lane, loop: Loop, console: Console) -> None:
+    def __init__(self, engine: Engine, plan: Plan, lane: Lane | None, loop: Loop, console: Console) -> None:
         super().__init__(loop, console)
         self._engine, self._plan, self._lane = engine, plan, lane
         self.exit_code: int | None = None
-        self._container = ""
+        self._container, self._is_starting, self._wait_ended = "", False, False
+        self._output: Source | None = None
         self._interpreters = list(plan.interpreters)
         self._frames = FrameParser()
         self._logs_ended = False
@@ -10707,25 +10890,31 @@ class ContainerHost(Host):
 
     def _start_container(self, plan: Plan) -> None:
         """Create, attach, wait and start, in this order, so that no log line and no exit code is lost."""
-        engine = self._engine
+        engine, self._is_starting = self._engine, True
         try:
             self._container = engine.container_create(plan.body, name=plan.name, platform=plan.platform)
-            if plan.project and plan.project.copied:
-                tar = copy_project(plan.project.folder, extra_files=plan.project.files, warn=self._console.warn)
-                engine.container_put_archive(self._container, "/src", tar)
-            attach = engine.container_attach(self._container)
+            self._fill(plan)
+            attach = engine.container_attach(self._container, stdin="OpenStdin" in plan.body)
             ended = engine.container_wait(self._container, "removed")
             engine.container_start(self._container)
         except EngineError as error:
             if self._container:
                 engine.container_remove(self._container)
                 self._container = ""
+            self._is_starting = False
             if not (is_missing_init(error) and "Init" in plan.body["HostConfig"]):
                 raise
             self._start_container(without_init(plan))
             return
-        self.loop.add(attach, self._on_log, self._on_log_end)
-        self.loop.add(ended, lambda data: self._on_exit(ended.feed(data)), lambda: None)
+        self._is_starting = False
+        self._output = self.loop.add(attach, self._on_log, self._on_log_end, self._on_room)
+        self.loop.add(ended, lambda data: self._on_exit(ended.feed(data)), self._on_wait_end)
+
+    def _fill(self, plan: Plan) -> None:
+        """Give the container, before it starts, what it does not get by a mount."""
+        if plan.project and plan.project.copied:
+            tar = copy_project(plan.project.folder, extra_files=plan.project.files, warn=self._console.warn)
+            self._engine.container_put_archive(self._container, "/src", tar)
 
     def _start_helper(self) -> None:
         """Run the helper, with the next interpreter if the image lacks the last. Raises ModelGone: none is left."""
@@ -10779,6 +10968,12 @@ class ContainerHost(Host):
         if reply is not None:
             self.exit_code = int(reply.get("StatusCode", -1))
 
+    def _on_wait_end(self) -> None:
+        self._wait_ended = True
+
+    def _on_room(self) -> None:
+        """Go on with what the container's stdin is to get."""
+
     def is_due(self) -> bool:
         """Whether the helper turned out to be none, while the container lives."""
         link = self.link
@@ -10791,7 +10986,7 @@ class ContainerHost(Host):
         hello = self.link.hello if self.link is not None else {}
         if hello and not self._seen:
             self._check_project()
-        if hello and not hello.get("lane"):
+        if hello and self._lane is not None and not hello.get("lane"):
             raise LanePortTaken(f"port {self._plan.ports.lane} is taken beside the model: {hello.get('error', '')}")
 
     def _check_project(self) -> None:
@@ -10832,14 +11027,212 @@ class ContainerHost(Host):
 
     def close(self) -> None:
         """Kill the container and forget it. The engine removes it; the leash and the guardian see to it."""
-        if self._container and self.exit_code is None:
+        if self._container and self.exit_code is None and not self._is_starting:
             try:
                 self._engine.container_kill(self._container, forget=True)
             except CogError as error:
                 self._console.debug(f"kill: {error}")
         self.loop.close()
         if self._guardian is not None:
-            self._guardian.dismiss()
+            self._guardian.dismiss(clean=self._is_starting)
+
+
+# -- a command in a container
+
+EXEC_GRACE = 10.0  # seconds that a command gets to end after a signal, as docker stop gives it
+SIGNALS = {1: "HUP", 2: "INT", 15: "TERM"}
+
+
+def first_file(tar: bytes) -> bytes | None:
+    """What the first file of a tar holds; None without one."""
+    import io
+    import tarfile
+
+    try:
+        with tarfile.open(fileobj=io.BytesIO(tar), mode="r:") as archive:
+            return next((archive.extractfile(member) or io.BytesIO()).read() for member in archive if member.isfile())
+    except (tarfile.TarError, StopIteration):
+        return None
+
+
+class Terminal:
+    """The user's terminal, on a descriptor: raw between `enter` and `leave`."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._saved: list[Any] = []
+
+    def size(self) -> tuple[int, int]:
+        """Its lines and columns, 0 where they are not known."""
+        try:
+            columns, lines = os.get_terminal_size(self._descriptor)
+        except OSError:
+            return 0, 0
+        return lines, columns
+
+    def enter(self) -> None:
+        """Pass every key on as it is pressed; what was typed before is kept."""
+        import termios
+        import tty
+
+        try:
+            self._saved = termios.tcgetattr(self._descriptor)
+            tty.setraw(self._descriptor, termios.TCSANOW)
+        except termios.error:
+            pass  # it is gone
+
+    def leave(self) -> None:
+        """Make it what it was."""
+        import termios
+
+        if self._saved:
+            try:
+                termios.tcsetattr(self._descriptor, termios.TCSANOW, self._saved)
+            except termios.error:
+                pass  # it is gone
+            self._saved = []
+
+
+class ExecHost(ContainerHost):
+    """A command in a container of its own, on our stdin, stdout and stderr; with `terminal` it works in that."""
+
+    def __init__(self, engine: Engine, plan: Plan, loop: Loop, console: Console, stdin: int,
+                 terminal: Terminal | None) -> None:
+        super().__init__(engine, plan, None, loop, console)
+        self._terminal, self._stdin = terminal, stdin
+        self._input: Source | None = None
+        self._input_ended = self._is_alone = self._closed_pipe = False
+        self._size = (0, 0)
+        self._refusal = b""  # what the container's init says of a command that it cannot run
+
+    def _fill(self, plan: Plan) -> None:
+        """Look for the project before the command can do anything. Raises ProjectUnseen."""
+        super()._fill(plan)
+        self._seen, project = True, plan.project
+        if project is not None and not project.copied:
+            name = next(iter(project.files))
+            tar = self._engine.container_get_archive(self._container, f"/src/{name}")
+            if tar is None or first_file(tar) != project.files[name]:
+                self._engine.container_remove(self._container)
+                self._container, self._is_starting = "", False
+                raise ProjectUnseen(f"the engine does not see {project.folder}")
+
+    def _start_helper(self) -> None:
+        """Bring up the leash, once the command has what it reads; without a leash the guardian remains."""
+        if self._input is None and not self._input_ended:
+            if self._terminal is not None:
+                self._terminal.enter()
+                self._resize()
+            self._on_room()
+        try:
+            super()._start_helper()
+        except ModelGone as error:
+            self._console.debug(f"no helper: {error}")
+            self._is_alone = True
+
+    def is_due(self) -> bool:
+        """Whether the helper turned out to be none, and another may be tried."""
+        return not self._is_alone and super().is_due()
+
+    def keep_up(self) -> None:
+        """Try the next interpreter, if the last was none; follow the terminal's size."""
+        super().keep_up()
+        self._resize()
+
+    def _resize(self) -> None:
+        size = self._terminal.size() if self._terminal is not None else (0, 0)
+        if size != self._size and self.exit_code is None:
+            try:
+                self._engine.container_resize(self._container, *size)
+                self._size = size
+            except CogError as error:
+                self._console.debug(f"resize: {error}")
+
+    def _on_room(self) -> None:
+        output = self._output
+        if output is None or output.broken or not output.open:
+            return
+        if self._input_ended:
+            if not output.queued:
+                getattr(output.stream, "half_close", bool)()
+        elif self._input is None:
+            self._input = self.loop.add(BorrowedStream(self._stdin), self._on_input, self._on_input_end)
+
+    def _on_input(self, data: bytes) -> None:
+        if self._output is not None:
+            self._output.send(data)
+            if (self._output.queued >= LINK_QUEUE or self._output.broken) and self._input is not None:
+                self.loop.remove(self._input)
+                self._input = None
+
+    def _on_input_end(self) -> None:
+        self._input, self._input_ended = None, True
+        self._on_room()
+
+    def _on_log(self, data: bytes) -> None:
+        for stream, part in [(1, data)] if self._terminal is not None else self._frames.feed(data):
+            if not self._log_time and part.startswith((b"[FATAL tini", b"ERROR (catatonit")):
+                self._refusal = part
+                continue
+            try:
+                self._console.result(part, stream=stream, raw=self._terminal is not None)
+            except BrokenPipeError:
+                self._closed_pipe = True
+            self._log_time = time.monotonic()
+
+    def follow(self) -> int:
+        """The command's exit code, once all that it printed has been passed on.
+
+        A signal is the command's, and ours if it ends by it; a second one, or its staying, ends it. Raises ExecFailed,
+        Interrupted, ModelGone, BrokenPipeError.
+        """
+        interruption: Interrupted | None = None
+        deadline = None
+        while not self._is_over() and (deadline is None or time.monotonic() < deadline):
+            try:
+                self.wait(self._is_over, deadline)
+            except Interrupted as error:
+                if interruption is not None:
+                    raise
+                interruption, deadline = error, time.monotonic() + EXEC_GRACE
+                self._engine.container_kill(self._container, signal=SIGNALS[error.signal_number])
+        if self._closed_pipe:
+            raise BrokenPipeError
+        if interruption is not None and self.exit_code in (None, 128 + interruption.signal_number):
+            raise interruption
+        if self.exit_code is None:
+            raise ModelGone("the way to the container was cut")
+        self._refuse()
+        return self.exit_code
+
+    def _is_over(self) -> bool:
+        """Whether nothing more is to be expected, be it that nothing came for long after the end."""
+        if self._closed_pipe or (self._wait_ended and self.exit_code is None):
+            return True
+        if self.exit_code is None:
+            return False
+        self._log_time = self._log_time or time.monotonic()
+        return self._logs_ended or time.monotonic() - self._log_time > DRAIN_LIMIT
+
+    def _refuse(self) -> None:
+        """Nothing, unless the command could not be run. Raises CommandMissing, NotExecutable."""
+        word = self._plan.body["Entrypoint"][0]
+        if b"o such file" in self._refusal:
+            raise command_missing(word)
+        if self._refusal:
+            raise NotExecutable(f"{word} cannot be run: {last_line(self._refusal).rpartition(': ')[2]}")
+
+    def close(self) -> None:
+        """Give the terminal back, and end the command."""
+        if self._terminal is not None:
+            self._terminal.leave()
+        super().close()
+
+
+def command_missing(word: str) -> CommandMissing:
+    """The error for a command that is not in the model's environment."""
+    return CommandMissing(f"{word}: command not found in the model's environment",
+                          hint="what cog.yaml installs is there, and the folder at /src")
 
 
 # -- an environment
@@ -11420,17 +11813,7 @@ def plan_process(options: Options, config: Config, environment: Environment, por
 
     `variables` are the user's for the model, `token` is the lane's.
     """
-    for flag, value in (("--volume", options.volume), ("--network", options.network), ("--user", options.user),
-                        ("--platform", options.platform)):
-        if value:
-            raise UsageError(f"{flag} needs a container engine", hint="leave it out, or name an engine with --engine")
-    bin_folder = os.path.dirname(environment.python)
-    base = {**without_leftovers(environ), **certificate_variables(environment.folder), "PYTHONUNBUFFERED": "1",
-            "PYTHONDONTWRITEBYTECODE": "1", "VIRTUAL_ENV": environment.folder, **visible_gpus(options)}
-    base["PATH"] = os.pathsep.join([bin_folder, environ.get("PATH") or os.defpath])
-    asked: dict[str, str] = {}
-    for name, value in config.environment:
-        asked[name] = expand_variables(value, {**base, **asked})
+    base, asked = process_variables(options, config, environment, environ)
     user = {**asked, **runtime_environment(config), **variables}
     env = {**base, **server_environment(base, user, environ, ports.model, debug=options.debug)}
     env[UPLOAD_VARIABLE] = f"http://127.0.0.1:{ports.lane}/{token}/up"
@@ -11440,6 +11823,26 @@ def plan_process(options: Options, config: Config, environment: Environment, por
     links = config.project if renamed or read_only else ""
     cwd = os.path.join(environment.folder, "project") if links else config.project
     return ProcessPlan(environment.python, argv, cwd, env, ports, links, config.file_name, environment.lock)
+
+
+def process_variables(options: Options, config: Config, environment: Environment,
+                      environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The variables of a program in an environment, and those that cog.yaml gives the model.
+
+    Raises UsageError: a flag that needs a container.
+    """
+    for flag, value in (("--volume", options.volume), ("--network", options.network), ("--user", options.user),
+                        ("--platform", options.platform), ("--publish", options.publish)):
+        if value:
+            raise UsageError(f"{flag} needs a container engine", hint="leave it out, or name an engine with --engine")
+    bin_folder = os.path.dirname(environment.python)
+    base = {**without_leftovers(environ), **certificate_variables(environment.folder), "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1", "VIRTUAL_ENV": environment.folder, **visible_gpus(options)}
+    base["PATH"] = os.pathsep.join([bin_folder, environ.get("PATH") or os.defpath])
+    asked: dict[str, str] = {}
+    for name, value in config.environment:
+        asked[name] = expand_variables(value, {**base, **asked})
+    return base, asked
 
 
 def link_project(project: str, folder: str, file_name: str) -> None:
@@ -12659,6 +13062,7 @@ class Job(NamedTuple):
 def cmd_predict(options: Options, world: World) -> int:
     """Run one prediction or training on an image, or on the model in this folder; return the exit code."""
     context = replicate_context(options, world.environ)
+    check_flags(options, world.cwd)
     variables = parse_environment(options, world.environ, lambda path: read_text_file(path, "--env-file"))
     job = Job(options, None, {}, plan_result(options, None, world), variables, context)
     reader = Reader(world.stdin, world.cwd, world.home)
@@ -12766,16 +13170,17 @@ def run_in_process(job: Job, config: Config, document: JSON, reader: Reader, wor
     return 0
 
 
-def plan_project(config: Config, document: JSON, *, is_local: bool) -> Project:
+def plan_project(config: Config, document: JSON | None, *, is_local: bool) -> Project:
     """How the container gets the project. Raises ConfigError: the config cannot be read again."""
-    schema = render_schema(document).encode()
+    schema = render_schema(document).encode() if document is not None else b""
     try:
         own = read_bytes(os.path.join(config.project, config.file_name))
     except OSError as error:
         raise ConfigError(f"{config.file_name} cannot be read any more: {error.strerror}") from error
     old = version_numbers(config.python_version)[:2] < (3, 10) or (0,) < version_numbers(config.sdk_version) < (0, 17)
     renamed = old and config.file_name != "cog.yaml"
-    files = {config.file_name: own, ".cog/openapi_schema.json": schema, **({"cog.yaml": own} if renamed else {})}
+    files = {config.file_name: own, **({".cog/openapi_schema.json": schema} if schema else {}),
+             **({"cog.yaml": own} if renamed else {})}
     copied = renamed or not is_local or not os.access(config.project, os.W_OK)
     return Project(config.project, runtime_environment(config), schema, files, copied)
 
@@ -12918,18 +13323,24 @@ def run_in_container(engine: Engine, job: Job, image: JSON, label: JSON, project
         return run_job(job, lambda lane: ContainerHost(engine, plan, lane, world.loop, world.console), plan.name,
                        plan.token, plan.ports.lane, overlapping, reader, world)
 
+    return run_planned(make, run, world.console)
+
+
+def run_planned(make: Callable[[], Plan], run: Callable[[Plan], int], console: Console) -> int:
+    """What `run` returns for a plan; or for another, where the engine does not see the project or a port is taken."""
+    plan = make()
     try:
-        return run(make())
+        return run(plan)
     except ProjectUnseen as error:
-        world.console.debug(f"{error}; it is copied into the container")
-        return run(copied_instead(make()))
+        console.debug(f"{error}; it is copied into the container")
     except EngineError as error:
+        project = plan.project
         if project is None or project.copied or "bind source path does not exist" not in error.message:
             raise
-        return run(copied_instead(make()))
     except LanePortTaken as error:
-        world.console.debug(str(error))
-    return run(make())
+        console.debug(str(error))
+        return run(make())
+    return run(copied_instead(make()))
 
 
 def warn_of_copy(plan: Plan, console: Console) -> None:
@@ -13026,6 +13437,76 @@ def make_request(host: Host, job: Job, lane: Lane, overlapping: bool) -> Request
                    streamed=job.result.live and bool(operation.get("x-cog-streaming")), live=job.result.live,
                    logged=speaks_coglet(host), timeout=job.options.timeout, watched=not overlapping,
                    noun=job.result.noun)
+
+
+def cmd_exec(options: Options, world: World) -> int:
+    """Run a command in the environment of the model in this folder; return its exit code."""
+    check_flags(options, world.cwd)
+    variables = parse_environment(options, world.environ, lambda path: read_text_file(path, "--env-file"))
+    config = read_project(options, world)
+    try:
+        try:
+            address = find_address(options.engine, world.environ, world.home)
+        except EngineAbsent:
+            return exec_in_process(options, config, variables, world)
+        with connect_engine(address, world.console, world.environ) as engine:
+            return exec_in_container(engine, options, config, variables, world)
+    except (Interrupted, UsageError, ExecFailed):
+        raise
+    except CogError as error:
+        raise ExecFailed(str(error), hint=error.hint) from error
+
+
+def exec_in_container(engine: Engine, options: Options, config: Config, variables: Mapping[str, str],
+                      world: World) -> int:
+    """Run a command in the image of the model in this folder; return its exit code."""
+    import contextlib
+
+    console, stdin = world.console, world.stdin.fileno()
+    image = find_development_image(engine, config, options, world)
+    project = plan_project(config, None, is_local=engine.host_is_local)
+    terminal = Terminal(stdin) if os.isatty(stdin) and os.isatty(1) else None
+
+    def make() -> Plan:
+        return plan_exec(options, image, config_json(config), project, name=f"cog-{os.urandom(6).hex()}",
+                         variables=variables, environ=world.environ, cwd=world.cwd, podman=engine.is_podman,
+                         terminal=terminal.size() if terminal else None)
+
+    def run(plan: Plan) -> int:
+        warn_of_copy(plan, console)
+        with contextlib.closing(ExecHost(engine, plan, world.loop, console, stdin, terminal)) as host:
+            host.start()
+            return host.follow()
+
+    shown = " ".join(map(quote_shell, options.words))
+    console.info(f"Running {shown} in Docker with the current directory mounted as a volume...")
+    return run_planned(make, run, console)
+
+
+def exec_in_process(options: Options, config: Config, variables: Mapping[str, str], world: World) -> int:
+    """Become a command in the virtual environment of the model in this folder. Raises CommandMissing, NotExecutable."""
+    import shutil
+    import signal
+
+    console, word = world.console, options.words[0]
+    console.warn(process_notice(config))
+    settings = read_build_settings(config, world.environ, world.cwd)
+    environment = prepare_environment(config, settings, console, world.environ)
+    base, asked = process_variables(options, config, environment, world.environ)
+    user = {**asked, **runtime_environment(config), **variables}
+    env = {**base, **command_environment(options, user, world.environ, terminal=False)}
+    console.done()
+    os.chdir(config.project)
+    program = shutil.which(word, path=env["PATH"])
+    if program is None and not os.path.exists(word):
+        raise command_missing(word)
+    os.set_inheritable(environment.lock, True)  # nobody changes the environment while the command runs
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)  # what Python ignores, others would too
+    try:
+        os.execve(program or word, options.words, env)
+    except OSError as error:
+        raise NotExecutable(f"{word} cannot be run: {error.strerror}") from error
 
 
 def cmd_debug(options: Options, world: World) -> int:
@@ -13406,7 +13887,7 @@ def cmd_inspect(options: Options, world: World) -> int:
 
 COMMANDS: dict[str, Callable[[Options, World], int]] = {
     "predict": cmd_predict, "run": cmd_predict, "train": cmd_predict, "build": cmd_build, "debug": cmd_debug,
-    "init": cmd_init, "inspect": cmd_inspect,
+    "init": cmd_init, "inspect": cmd_inspect, "exec": cmd_exec,
 }
 
 
@@ -13435,8 +13916,19 @@ def hold_descriptors() -> None:
 
 
 def catch_signals(loop: Loop) -> None:
-    """From now on SIGINT, SIGTERM and SIGHUP raise Interrupted, where nothing in the loop is half done."""
+    """From now on SIGINT, SIGTERM and SIGHUP raise Interrupted, where nothing in the loop is half done.
+
+    Python drops what is raised inside a finalizer or its own bookkeeping of imports: the loop raises it then.
+    """
     import signal
+
+    def find(dropped: Any) -> None:
+        if isinstance(dropped.exc_value, Interrupted):
+            loop.interrupt(dropped.exc_value, now=False)
+        else:
+            sys.__unraisablehook__(dropped)
+
+    sys.unraisablehook = find
 
     def interrupt(number: int, frame: Any) -> None:
         del frame
@@ -13469,6 +13961,10 @@ def main(argv: list[str] | None = None) -> int:
     if arguments[:1] == ["--version"]:
         console.result(f"cog.pyz {__version__}\n".encode())
         return 0
+    import signal
+
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing has begun
     try:
         if not split_command(arguments)[0]:
             console.result(usage_text().encode())
@@ -13481,8 +13977,6 @@ def main(argv: list[str] | None = None) -> int:
         console.done()
         return die_by(interruption.signal_number)
     except BrokenPipeError:
-        import signal
-
         return die_by(signal.SIGPIPE)
     except CogError as error:
         console.error(error)

@@ -60,7 +60,8 @@ def cog(command: list[str], tmp_path: Path) -> Callable[..., Run]:
 
 
 @pytest.fixture
-def model(tmp_path: Path, command: list[str]) -> Iterator[Callable[[str], Any]]:
+def model(tmp_path: Path, command: list[str],
+          remove_images: Callable[[list[Path]], None]) -> Iterator[Callable[[str], Any]]:
     """A function that copies a model of tests/models into a folder and returns a function to run the program there."""
     projects: list[Path] = []
 
@@ -82,7 +83,8 @@ def model(tmp_path: Path, command: list[str]) -> Iterator[Callable[[str], Any]]:
 
 
 @pytest.fixture
-def unseen(tmp_path: Path, command: list[str]) -> Iterator[Callable[..., Run]]:
+def unseen(tmp_path: Path, command: list[str],
+           remove_images: Callable[[list[Path]], None]) -> Iterator[Callable[..., Run]]:
     """A function that runs the program in a copy of a project that the engine does not see."""
     hidden = tmp_path / "elsewhere"
     hidden.mkdir()
@@ -97,13 +99,19 @@ def unseen(tmp_path: Path, command: list[str]) -> Iterator[Callable[..., Run]]:
     remove_images([hidden])
 
 
-def remove_images(projects: list[Path]) -> None:
-    """Remove what was built for development in these folders."""
-    engine = make_image.Engine()
-    for project in projects:
-        filters = json.dumps({"label": [f"cog.pyz.project={project}"]})
-        for image in engine.call("GET", "/images/json", {"filters": filters}):
-            engine.call("DELETE", f"/images/{image['Id']}", {"force": 1})
+@pytest.fixture(scope="session")
+def remove_images(engine_address: str) -> Callable[[list[Path]], None]:
+    """A function that removes what was built for development in some folders."""
+    os.environ.setdefault("DOCKER_HOST", engine_address)
+
+    def remove(projects: list[Path]) -> None:
+        engine = make_image.Engine()
+        for project in projects:
+            filters = json.dumps({"label": [f"cog.pyz.project={project}"]})
+            for image in engine.call("GET", "/images/json", {"filters": filters}):
+                engine.call("DELETE", f"/images/{image['Id']}", {"force": 1})
+
+    return remove
 
 
 def list_containers() -> list[dict[str, Any]]:

@@ -106,8 +106,6 @@ def test_an_exec_is_a_duplex_stream_whose_stdin_ends(engine: Engine, image: str)
     stream.half_close()
     assert read(stream) == b"\x02\0\0\0\0\0\0\x02b\n"
     stream.close()
-    found = engine.exec_inspect(exec_id)
-    assert found is not None and found["ExitCode"] == 4
     engine.container_remove(container)
 
 

@@ -46,8 +46,6 @@ PLAIN = [
     Call("exec_create", lambda e: e.exec_create("c0ffee", ["cat"], env=["A=b"], user="me"), f"POST {C}/exec",
          b'{"Id": "e1"}', "e1", "", {"AttachStdin": True, "AttachStdout": True, "AttachStderr": True, "Tty": False,
                                      "Cmd": ["cat"], "Env": ["A=b"], "User": "me"}),
-    Call("exec_inspect", lambda e: e.exec_inspect("e1"), "GET /v1.41/exec/e1/json", b'{"ExitCode": 3}',
-         {"ExitCode": 3}),
 ]
 SILENT = [
     Call("container_start", lambda e: e.container_start("c0ffee"), f"POST {C}/start", b""),
@@ -55,7 +53,6 @@ SILENT = [
     Call("container_remove", lambda e: e.container_remove("c0ffee"), f"DELETE {C}", b"", None, "v=1&force=1"),
     Call("container_resize", lambda e: e.container_resize("c0ffee", 24, 80), f"POST {C}/resize", b"", None,
          "h=24&w=80"),
-    Call("exec_resize", lambda e: e.exec_resize("e1", 24, 80), "POST /v1.41/exec/e1/resize", b"", None, "h=24&w=80"),
     Call("image_remove", lambda e: e.image_remove("m:1"), "DELETE /v1.41/images/m:1", b""),
     Call("image_tag", lambda e: e.image_tag("m:1", "n", "2"), "POST /v1.41/images/m:1/tag", b"", None, "repo=n&tag=2"),
     Call("put_archive", lambda e: e.container_put_archive("c0ffee", "/src", [b"ta", b"", b"r"]), f"PUT {C}/archive",
@@ -197,15 +194,20 @@ def test_an_engine_that_talks_during_the_upload_does_not_dead_lock() -> None:
 
 def test_what_is_not_there_is_none_or_done() -> None:
     gone = reply("404 Not Found", b'{"message": "No such thing"}')
-    requests = [f"GET {C}/json", "GET /v1.41/images/m/json", "GET /v1.41/exec/e/json", f"DELETE {C}", f"POST {C}/kill",
-                "DELETE /v1.41/images/m"]
+    requests = [f"GET {C}/json", "GET /v1.41/images/m/json", f"DELETE {C}", f"POST {C}/kill",
+                "DELETE /v1.41/images/m", f"GET {C}/archive"]
     with FakeEngine([Step(request, gone) for request in requests]) as fake, fake.engine() as engine:
         assert engine.container_inspect("c0ffee") is None
         assert engine.image_inspect("m") is None
-        assert engine.exec_inspect("e") is None
         engine.container_remove("c0ffee")
         engine.container_kill("c0ffee")
         engine.image_remove("m")
+        assert engine.container_get_archive("c0ffee", "/src/x") is None
+
+
+def test_an_archive_is_passed_on_as_it_is() -> None:
+    with FakeEngine([Step(f"GET {C}/archive", reply("200 OK", b"\0tar\n"))]) as fake, fake.engine() as engine:
+        assert engine.container_get_archive("c0ffee", "/src/a b") == b"\0tar\n"
 
 
 def test_what_is_done_already_is_done() -> None:

@@ -18,7 +18,7 @@ def test_run_is_predict():
 
 
 def test_every_flag_has_an_option_and_every_option_a_flag():
-    assert set(cogpredict.FLAGS) == set(Options._fields) - {"command", "image"}
+    assert set(cogpredict.FLAGS) == set(Options._fields) - {"command", "image", "words"}
 
 
 @pytest.mark.parametrize("line, message, hint", [
