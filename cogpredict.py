@@ -1851,6 +1851,11 @@ class GrammarError(SchemaError):
     newer_grammar = True
 
 
+def placed(error: SchemaError, prefix: str) -> SchemaError:
+    """The error with its place in front; a grammar error has its own."""
+    return error if isinstance(error, GrammarError) else SchemaError(f"{prefix}{error}", hint=error.hint)
+
+
 class Unreadable(Exception):
     """Never leaves this section: an expression whose value the source does not tell. The text says why."""
 
@@ -2344,6 +2349,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "enumerate": lambda items, start=0: list(enumerate(items, start)),
     "reversed": lambda items: list(reversed(items)),
     "map": lambda function, *many: list(map(function, *many)),
+    **dict.fromkeys(("typing.get_args", "typing_extensions.get_args"), lambda values: values),
 }
 METHODS: dict[type, tuple[str, ...]] = {
     str: ("strip", "lstrip", "rstrip", "upper", "lower", "title", "capitalize", "casefold", "swapcase", "replace",
@@ -2579,18 +2585,6 @@ class Names(Meter):
             local[spec.kwarg.arg] = {name: value for name, value in named.items() if name not in names}
         return local
 
-    def literal_values(self, env: Env, node: ast.expr) -> Any:
-        """The values of a `Literal[...]`, or of a name for one, as typing.get_args gives them."""
-        import ast
-
-        found = self.sources.find(env.scope, node)
-        if found and found.kind == "value" and isinstance(found.node, ast.expr):
-            env, node = env._replace(scope=found.scope, local={}), found.node
-        if not isinstance(node, ast.Subscript) or not expression(node.value).endswith("Literal"):
-            raise Unreadable(f"`{expression(node, 40)}` is no Literal")
-        value = self.value(env, node.slice)
-        return value if type(value) is tuple else (value,)
-
     def call_project(self, env: Env, found: Found, positional: list[Any], named: dict[str, Any]) -> Any:
         """The value of a project's function whose whole body is one return statement."""
         import ast
@@ -2732,6 +2726,9 @@ class Evaluator(Names):
     def eval_Subscript(self, env: Env, node: ast.Subscript) -> Any:
         import ast
 
+        if expression(node.value).endswith("Literal"):
+            values = self.value(env, node.slice)
+            return values if type(values) is tuple else (values,)
         base = self.value(env, node.value)
         if isinstance(base, Found):
             base = self.members(env, base)
@@ -2800,8 +2797,6 @@ class Evaluator(Names):
         name = found.dotted.replace("builtins.", "") if found else ""
         if found and found.kind == "external" and name.startswith(("os.getenv", "os.environ")):
             raise Unreadable("it reads the environment when the model starts")
-        if name.endswith(".get_args") and len(node.args) == 1:
-            return self.literal_values(env, node.args[0])
         positional, named = self.arguments(env, node)
         if found and found.kind == "function":
             return self.call_project(env, found, positional, named)
@@ -2844,10 +2839,9 @@ class TypeInfo(NamedTuple):
 
 
 SAME_KINDS = (
-    *("str", "int", "float", "bool", "Path", "File", "Secret", "Any", "dict", "list", "tuple", "set"),
-    *("Iterator", "AsyncIterator", "ConcatenateIterator", "AsyncConcatenateIterator", "Generator", "AsyncGenerator"),
-    *("Iterable", "AsyncIterable", "datetime", "date"),
-)
+    "str", "int", "float", "bool", "Path", "File", "Secret", "Any", "dict", "list", "tuple", "set", "datetime", "date",
+    "Iterator", "AsyncIterator", "ConcatenateIterator", "AsyncConcatenateIterator", "Generator", "AsyncGenerator",
+    "Iterable", "AsyncIterable")
 KINDS: dict[str, str] = {
     **{name: name for name in SAME_KINDS},
     **dict.fromkeys(("Text", "LiteralString"), "str"),
@@ -2931,9 +2925,8 @@ class TypeReader:
         if found is None:
             return TypeInfo(KINDS.get(text.rpartition(".")[2], "undefined"), text)
         if found.is_typing_only:
-            self.doubts[text] = (
-                "is imported for type checking only: at run time no input is converted; import it always"
-            )
+            what = "is imported for type checking only: at run time no input is converted; import it always"
+            self.doubts[text] = what
         if found.kind == "class":
             return self.of_class(found, text)
         if found.kind == "value" and isinstance(found.node, ast.expr):
@@ -3015,10 +3008,8 @@ def unresolved_type(info: TypeInfo) -> str:
     module = info.found.dotted.rpartition(".")[0] if info.found else ""
     if info.kind == "undefined" or not module:
         return f"cannot resolve type '{info.text}': the project does not define it"
-    return (
-        f"cannot resolve type '{info.text}' (imported from '{module}')"
-        " - external types cannot be statically analyzed."
-    )
+    what = f"cannot resolve type '{info.text}' (imported from '{module}')"
+    return what + " - external types cannot be statically analyzed."
 
 
 # -- inputs: one parameter to one property
@@ -3199,9 +3190,8 @@ def unsupported_input(info: TypeInfo) -> str:
 
 def item_fragment(item: TypeInfo) -> JSON:
     if item.kind in ("list", "union"):
-        raise SchemaError(
-            "unsupported type: nested generics like List[Optional[X]] are not supported", hint=ACCEPTED_INPUTS
-        )
+        what = "nested generics like List[Optional[X]] are not supported"
+        raise SchemaError(f"unsupported type: {what}", hint=ACCEPTED_INPUTS)
     return input_fragment(item)
 
 
@@ -3277,61 +3267,70 @@ def may_match(pattern: str, text: str) -> bool:
     return re.search(pattern, text) is not None
 
 
-def read_property(reader: SchemaReader, where: str, name: str, info: TypeInfo, said: JSON) -> Property:
+class Parameter(NamedTuple):
+    """One parameter: its type without None, and what is said of it, by keyword."""
+
+    reader: SchemaReader
+    where: str
+    name: str
+    info: TypeInfo
+    said: JSON
+
+    @property
+    def element(self) -> TypeInfo:
+        """What choices and limits are about: a list's items, else the input itself."""
+        return self.info.args[0] if self.info.kind == "list" and self.info.args else self.info
+
+    def warn(self, text: str) -> None:
+        self.reader.warn(self.where, f"parameter '{self.name}': {text}")
+
+
+def read_property(at: Parameter, is_optional: bool) -> Property:
     """One parameter's property, without title and order. Raises SchemaError, without a position."""
-    inner, nullable = split_optional(info)
+    schema, said = input_fragment(at.info), at.said
+    is_union, has_default, default = at.info.kind == "union", "default" in said, said.get("default")
     if "default_factory" in said:
         raise SchemaError("default_factory is not supported in static schema generation", hint="give a default")
-    schema = input_fragment(inner)
-    if inner.kind == "either":
-        reader.give_up(where, name, "type", info.text, "it depends on the running program")
-    is_union, has_default = inner.kind == "union", "default" in said
-    default = said.get("default")
-    nullable = nullable or (has_default and default is None)
+    if at.info.kind == "either":
+        at.reader.give_up(at.where, at.name, "type", at.info.text, "it depends on the running program")
     if is_union and {*CONSTRAINTS, "choices"} & set(said):
         raise SchemaError("constraints and choices are not supported on union inputs")
+    nullable = is_optional or (has_default and default is None)
     for target in (schema, *schema.get("anyOf", ())) if nullable else ():
         target["nullable"] = True
-    choices = read_choices(reader, where, name, inner, said)
-    apply_constraints(reader, where, name, inner, schema, said, bool(choices))
-    apply_texts(reader, where, name, inner, schema, said)
+    choices = read_choices(at)
+    apply_constraints(at, schema, bool(choices))
+    apply_texts(at, schema)
     if has_default and not isinstance(default, Hole):
-        check_default(schema, default, choices, inner)
+        allowed = {"enum": choices} if choices else {}
+        is_list = at.element is not at.info
+        checked = {**schema, "items": {**schema["items"], **allowed}} if is_list else {**schema, **allowed}
+        reason = mismatch(checked, default)
+        if reason:
+            hint = "give a default that the input accepts"
+            raise SchemaError(f"invalid default {default!r}: {reason}"[:300], hint=hint)
         schema["default"] = default
     return Property(schema, not has_default and (is_union or not nullable), choices)
 
 
-def check_default(schema: JSON, default: Any, choices: tuple[Any, ...], info: TypeInfo) -> None:
-    checked = dict(schema)
-    if choices and info.kind == "list":
-        checked["items"] = {**schema["items"], "enum": choices}
-    elif choices:
-        checked["enum"] = choices
-    reason = mismatch(checked, default)
-    if reason:
-        raise SchemaError(f"invalid default {default!r}: {reason}"[:300], hint="give a default that the input accepts")
-
-
-def apply_texts(reader: SchemaReader, where: str, name: str, info: TypeInfo, schema: JSON, said: JSON) -> None:
+def apply_texts(at: Parameter, schema: JSON) -> None:
     """Description, deprecated and accept, and a warning for a keyword that `Input` does not have."""
-    if isinstance(said.get("description"), str):
-        schema["description"] = said["description"]
-    if said.get("deprecated") is True:
+    if isinstance(at.said.get("description"), str):
+        schema["description"] = at.said["description"]
+    if at.said.get("deprecated") is True:
         schema["deprecated"] = True
-    if "accept" in said:
-        target = info.args[0] if info.kind == "list" and info.args else info
-        if target.kind not in ("Path", "File"):
-            raise SchemaError(f"accept is only valid on Path or File inputs (parameter '{name}')")
-        schema["x-cog-accept"] = said["accept"]
-    for unknown in sorted(set(said) - {*INPUT_KEYWORDS, "accept"}):
-        reader.warn(where, f"parameter '{name}': Input() has no '{unknown}'; it has {', '.join(INPUT_KEYWORDS)}")
+    if "accept" in at.said:
+        if at.element.kind not in ("Path", "File"):
+            raise SchemaError(f"accept is only valid on Path or File inputs (parameter '{at.name}')")
+        schema["x-cog-accept"] = at.said["accept"]
+    for unknown in sorted(set(at.said) - {*INPUT_KEYWORDS, "accept"}):
+        at.warn(f"Input() has no '{unknown}'; it has {', '.join(INPUT_KEYWORDS)}")
 
 
-def read_choices(reader: SchemaReader, where: str, name: str, info: TypeInfo, said: JSON) -> tuple[Any, ...]:
+def read_choices(at: Parameter) -> tuple[Any, ...]:
     """The choices of a parameter: those of its `Input`, else of its Literal or Enum; empty if it has none.
     Raises SchemaError: they are not of the parameter's type."""
-    target = info.args[0] if info.kind == "list" and info.args else info
-    values = said.get("choices")
+    target, values = at.element, at.said.get("choices")
     if values is None:
         return target.values if target.kind == "choices" else ()
     if isinstance(values, dict):
@@ -3340,34 +3339,31 @@ def read_choices(reader: SchemaReader, where: str, name: str, info: TypeInfo, sa
         raise SchemaError("choices must be a list with at least one value")
     wanted: Any = {"str": str, "int": int, "float": (int, float), "choices": (str, int, float)}.get(target.kind)
     if wanted is None:
-        reader.warn(where, f"parameter '{name}': choices work on str, int and float; here they are left out")
+        at.warn("choices work on str, int and float; here they are left out")
         return ()
     wrong = [value for value in values if not isinstance(value, wanted) or isinstance(value, bool)]
     if wrong:
         raise SchemaError(f"choices must all be {target.text}, and {wrong[0]!r} is not"[:300])
     if len(values) == 1:
-        reader.warn(where, f"parameter '{name}': has one choice only")
+        at.warn("has one choice only")
     return tuple(dict.fromkeys(values))
 
 
-def apply_constraints(
-    reader: SchemaReader, where: str, name: str, info: TypeInfo, schema: JSON, said: JSON, has_choices: bool
-) -> None:
+def apply_constraints(at: Parameter, schema: JSON, has_choices: bool) -> None:
     """Enter ge, le, lengths and regex, on a list's items where the input is a list.
     Raises SchemaError: a limit is of the wrong type, or a pattern is none."""
     import re
 
-    is_list = info.kind == "list" and bool(info.args)
-    kind, target = (info.args[0].kind, schema["items"]) if is_list else (info.kind, schema)
+    target = schema if at.element is at.info else schema["items"]
     for keyword, (key, kinds, types, what) in CONSTRAINTS.items():
-        if keyword not in said:
+        if keyword not in at.said:
             continue
-        limit = said[keyword]
+        limit = at.said[keyword]
         if not isinstance(limit, types) or isinstance(limit, bool):
             raise SchemaError(f"{keyword} must be {what}, not {limit!r}"[:300])
-        if has_choices or kind not in kinds:
-            reason = "an input with choices" if has_choices else info.text
-            reader.warn(where, f"parameter '{name}': {keyword} does nothing on {reason}; it is left out")
+        if has_choices or at.element.kind not in kinds:
+            reason = "an input with choices" if has_choices else at.info.text
+            at.warn(f"{keyword} does nothing on {reason}; it is left out")
             continue
         target[key] = int(limit) if isinstance(limit, float) and limit.is_integer() else limit
     if "pattern" in target:
@@ -3400,20 +3396,20 @@ def component_name(name: str, taken: Mapping[str, object]) -> str:
     return clean
 
 
-def finish_property(name: str, order: int, done: Property, enums: dict[str, JSON]) -> JSON:
-    """The property as it stands in the document; its choices become a component of their own."""
+def finish_property(name: str, order: int, done: Property, enums: dict[str, JSON], taken: JSON) -> JSON:
+    """The property as it stands in the document; its choices become a component of their own. `taken` are those of
+    an earlier signature of the document."""
     schema = {**done.schema, "x-order": order}
     if not done.choices:
         return {**schema, "title": title_of(name)}
     holder = schema["items"] if schema.get("type") == "array" else schema
+    kind = holder["type"] if "type" in holder else choice_type(TypeInfo("choices", name, values=done.choices))
+    enum = {"description": "An enumeration.", "enum": list(done.choices), "title": name, "type": kind}
     component = component_name(name, enums)
-    enums[component] = {
-        "description": "An enumeration.",
-        "enum": list(done.choices),
-        "title": name,
-        "type": choice_type(TypeInfo("choices", name, values=done.choices)) if "type" not in holder else holder["type"],
-    }
-    reference = {"$ref": f"#/components/schemas/{component}"}
+    if taken.get(component, enum) != enum:
+        component = component_name(component + "_training", {**taken, **enums})
+    enums[component] = enum
+    reference = reference_to(component)
     if holder is not schema:
         return {**schema, "items": reference}
     return {**{key: value for key, value in schema.items() if key != "type"}, "allOf": [reference]}
@@ -3431,10 +3427,8 @@ OUTPUTS: dict[str, JSON] = {
 }
 ITERATORS: dict[str, JSON] = {
     **dict.fromkeys(("Iterator", "AsyncIterator"), {"x-cog-array-type": "iterator"}),
-    **dict.fromkeys(
-        ("ConcatenateIterator", "AsyncConcatenateIterator"),
-        {"x-cog-array-type": "iterator", "x-cog-array-display": "concatenate"},
-    ),
+    **dict.fromkeys(("ConcatenateIterator", "AsyncConcatenateIterator"),
+                    {"x-cog-array-type": "iterator", "x-cog-array-display": "concatenate"}),
 }
 ACCEPTED_OUTPUTS = (
     "accepted: str, int, float, bool, Path, File, dict, list, Any, a BaseModel, TypedDict or dataclass, "
@@ -3475,10 +3469,8 @@ def unsupported_output(info: TypeInfo) -> str:
     if info.args:
         return f"{info.text.partition('[')[0]}[...] is not a supported output type"
     if info.kind in ("undefined", "class"):
-        return (
-            f"cannot resolve type '{info.text}' - it is not a primitive type (str, int, float, bool, Path)"
-            " and no BaseModel definition was found in the predict file"
-        )
+        what = f"cannot resolve type '{info.text}' - it is not a primitive type (str, int, float, bool, Path)"
+        return what + " and no BaseModel definition was found in the predict file"
     return unresolved_type(info)
 
 
@@ -3495,9 +3487,8 @@ def iterator_schema(reader: SchemaReader, info: TypeInfo, seen: tuple[object, ..
 def union_output(reader: SchemaReader, info: TypeInfo, seen: tuple[object, ...]) -> JSON:
     inner, nullable = split_optional(info)
     if nullable and not seen:
-        raise SchemaError(
-            "unsupported output type: Optional is not allowed as a return type", hint="name the type that is returned"
-        )
+        what = "unsupported output type: Optional is not allowed as a return type"
+        raise SchemaError(what, hint="name the type that is returned")
     members = inner.args if inner.kind in ("union", "either") else (inner,)
     schemas: list[JSON] = []
     for schema in (return_schema(reader, member, seen) for member in members):
@@ -3616,17 +3607,14 @@ def python_files(reader: SchemaReader, path: str) -> str:
 def single_class(reader: SchemaReader, scope: Scope, mode: str) -> Found | None:
     """The one class of a file that has the method. Raises SchemaError: there are several."""
     methods = ("train",) if mode == "train" else ("run", "predict")
-    classes = [reader.sources.follow(scope, name, 0) for name, node in scope.names.items() if is_class(node)]
+    classes = [reader.sources.follow(scope, name, 0) for name, node in scope.names.items()
+               if type(node).__name__ == "ClassDef"]
     fitting = [c for c in classes if c and any(reader.sources.attribute(c, method, 0) for method in methods)]
     if len(fitting) > 1:
         names = ", ".join(found.dotted for found in fitting)
         hint = f"name one: {scope.path}:{fitting[0].dotted}"
         raise SchemaError(f"{scope.path}:1: holds several classes that could be meant: {names}", hint=hint)
     return fitting[0] if fitting else None
-
-
-def is_class(node: object) -> bool:
-    return type(node).__name__ == "ClassDef"
 
 
 def find_method(reader: SchemaReader, found: Found, mode: str) -> Target:
@@ -3669,11 +3657,9 @@ def read_decorators(reader: SchemaReader, target: Target) -> Traits:
             traits = traits._replace(concurrency=concurrency_of(reader, target, decorator, where))
     if old:
         lines = ", ".join(todays_parameter(decorator) for decorator in old)
-        raise SchemaError(
-            f"{target.scope.path}:{old[0].lineno}: `@{expression(old[0])}` is Cog's API of 2021;"
-            f" today it is a parameter: {todays_parameter(old[0])}",
-            hint=f"with `from cog import BasePredictor, Input, Path`: def {target.node.name}(self, {lines}) -> Path:",
-        )
+        what = f"`@{expression(old[0])}` is Cog's API of 2021; today it is a parameter: {todays_parameter(old[0])}"
+        hint = f"with `from cog import BasePredictor, Input, Path`: def {target.node.name}(self, {lines}) -> Path:"
+        raise SchemaError(f"{target.scope.path}:{old[0].lineno}: {what}", hint=hint)
     return traits
 
 
@@ -3726,16 +3712,15 @@ def parameters(target: Target) -> list[tuple[Any, Any]]:
     where = f"{target.scope.path}:{target.node.lineno}"
     for extra, stars in ((spec.vararg, "*"), (spec.kwarg, "**")):
         if extra:
-            raise SchemaError(
-                f"{where}: parameter '{stars}{extra.arg}' on {target.node.name} has no type annotation",
-                hint="name each input as a parameter of its own",
-            )
+            what = f"parameter '{stars}{extra.arg}' on {target.node.name} has no type annotation"
+            raise SchemaError(f"{where}: {what}", hint="name each input as a parameter of its own")
     is_static = any(expression(decorator) == "staticmethod" for decorator in target.node.decorator_list)
     return arguments_of(spec)[1 if target.is_method and not is_static else 0 :]
 
 
-def read_signature(reader: SchemaReader, reference: str, mode: str) -> Signature:
-    """A callable's inputs and output. Raises SchemaError: all faulty parameters at once, each with its position."""
+def read_signature(reader: SchemaReader, reference: str, mode: str, taken: JSON) -> Signature:
+    """A callable's inputs and output; `taken` are the enums of another signature.
+    Raises SchemaError: all faulty parameters at once, each with its position."""
     target = find_target(reader, reference, mode)
     traits = read_decorators(reader, target)
     inputs: JSON = {}
@@ -3746,7 +3731,7 @@ def read_signature(reader: SchemaReader, reference: str, mode: str) -> Signature
         where = f"{target.scope.path}:{argument.lineno}"
         try:
             done = read_parameter(reader, target, where, argument, default)
-            inputs[argument.arg] = finish_property(argument.arg, order, done, enums)
+            inputs[argument.arg] = finish_property(argument.arg, order, done, enums, taken)
         except GrammarError:
             raise
         except SchemaError as error:
@@ -3766,26 +3751,23 @@ def read_parameter(reader: SchemaReader, target: Target, where: str, argument: a
     """One parameter's property. Raises SchemaError, with position and name."""
     name = argument.arg
     if argument.annotation is None:
-        raise SchemaError(
-            f"{where}: parameter '{name}' on {target.node.name} has no type annotation", hint=ACCEPTED_INPUTS
-        )
+        what = f"parameter '{name}' on {target.node.name} has no type annotation"
+        raise SchemaError(f"{where}: {what}", hint=ACCEPTED_INPUTS)
     if reader.find_input(Env(target.scope, {}), argument.annotation):
-        raise SchemaError(
-            f"{where}: parameter '{name}': Input(...) stands where its type belongs", hint=f"{name}: str = Input(...)"
-        )
+        what = f"parameter '{name}': Input(...) stands where its type belongs"
+        raise SchemaError(f"{where}: {what}", hint=f"{name}: str = Input(...)")
     info = reader.types.read(target.scope, argument.annotation)
+    inner, is_optional = split_optional(info)
     for part in (info, *info.args):
         if part.kind == "Path" and part.found and part.found.dotted == "pathlib.Path":
-            reader.warn(
-                where, f"parameter '{name}': pathlib's Path reaches the model as text; use `from cog import Path`"
-            )
+            text = "pathlib's Path reaches the model as text; use `from cog import Path`"
+            reader.warn(where, f"parameter '{name}': {text}")
     try:
-        return read_property(reader, where, name, info, reader.values(where, name, default, target.scope))
-    except GrammarError:
-        raise
+        said = reader.values(where, name, default, target.scope)
+        return read_property(Parameter(reader, where, name, inner, said), is_optional)
     except SchemaError as error:
         prefix = "" if f"parameter '{name}'" in str(error) else f"parameter '{name}': "
-        raise SchemaError(f"{where}: {prefix}{error}", hint=error.hint) from error
+        raise placed(error, f"{where}: {prefix}") from error
 
 
 def read_output(reader: SchemaReader, target: Target, traits: Traits) -> JSON:
@@ -3800,10 +3782,8 @@ def read_output(reader: SchemaReader, target: Target, traits: Traits) -> JSON:
         raise SchemaError(f"{where}: @streaming requires {kinds} return type")
     try:
         schema = return_schema(reader, info)
-    except GrammarError:
-        raise
     except SchemaError as error:
-        raise SchemaError(f"{where}: return type of {name}: {error}", hint=error.hint) from error
+        raise placed(error, f"{where}: return type of {name}: ") from error
     for text, dotted in reader.outside.items():
         reader.warn(where, f"return type of {name}: {dotted} is not in the project; its outputs are not described")
         reader.unresolved.append(Unresolved("return", text, f"'{dotted}' comes from outside the project"))
@@ -3811,14 +3791,8 @@ def read_output(reader: SchemaReader, target: Target, traits: Traits) -> JSON:
     return {**schema, "title": "Output"}
 
 
-def read_schema(
-    reference: str,
-    project: str,
-    *,
-    train: str = "",
-    read: Callable[[str], str] = read_source,
-    version: str = __version__,
-) -> SchemaResult:
+def read_schema(reference: str, project: str, *, train: str = "", read: Callable[[str], str] = read_source,
+                version: str = __version__) -> SchemaResult:
     """The schema of the model that `reference` and `train` name (FILE.py:NAME, either may be empty).
     `read` gives the text of a file; `version` goes into the document's info.
     Raises SchemaError: the model can never work, or its file cannot be parsed (GrammarError)."""
@@ -3829,49 +3803,31 @@ def read_schema(
         raise SchemaError("no predict or train reference found in cog.yaml", hint=hint)
     reader = SchemaReader(project, read)
     modes = [(name, mode) for name, mode in ((reference, "predict"), (train, "train")) if name]
+    signatures: dict[str, Signature] = {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            signatures = {mode: read_signature(reader, name, mode) for name, mode in modes}
+            for name, mode in modes:
+                taken = signatures["predict"].enums if signatures else {}
+                signatures[mode] = read_signature(reader, name, mode, taken)
     except RecursionError as error:
         raise SchemaError(f"{modes[0][0].partition(':')[0]}:1: nested too deeply to read") from error
     traits = signatures[modes[0][1]].traits
-    return SchemaResult(
-        schema_document(signatures, version),
-        tuple(reader.warnings),
-        tuple(reader.unresolved),
-        traits.concurrency,
-        traits.is_streaming,
-        reader.python_needed,
-    )
+    return SchemaResult(schema_document(signatures, version), tuple(reader.warnings), tuple(reader.unresolved),
+                        traits.concurrency, traits.is_streaming, reader.python_needed)
 
 
 def schema_document(signatures: Mapping[str, Signature], version: str) -> JSON:
     """The OpenAPI document of a model that predicts, trains or both."""
-    documents = [mode_document(mode, signature) for mode, signature in signatures.items()]
-    first = documents[0]
-    for other in documents[1:]:
-        for name in [key for key in other["components"] if key in first["components"] and key[0].islower()]:
-            if other["components"][name] != first["components"][name]:
-                rename_component(other, name, component_name(name + "_training", first["components"]))
-        first = {part: {**other[part], **first[part]} for part in first}
-    document: JSON = {
-        "components": {"schemas": first["components"]},
-        "info": {"title": "Cog", "version": version},
-        "openapi": "3.0.2",
-        "paths": first["paths"],
-    }
-    ordered: JSON = arranged(document)
-    return ordered
-
-
-def rename_component(document: JSON, old: str, new: str) -> None:
-    components = document["components"]
-    components[new] = components.pop(old)
-    for schema in components["TrainingInput"]["properties"].values():
-        for holder in (schema.get("items"), *schema.get("allOf", ())):
-            if holder and holder.get("$ref", "").endswith("/" + old):
-                holder["$ref"] = f"#/components/schemas/{new}"
+    merged: JSON = {"components": {}, "paths": {}}
+    for mode, signature in signatures.items():
+        for part, entries in mode_document(mode, signature).items():
+            merged[part] = {**entries, **merged[part]} if merged[part] else entries
+    document: JSON = arranged({
+        "components": {"schemas": merged["components"]}, "info": {"title": "Cog", "version": version},
+        "openapi": "3.0.2", "paths": merged["paths"],
+    })
+    return document
 
 
 def arranged(value: Any, keeps_order: bool = False) -> Any:
@@ -3923,11 +3879,9 @@ COMMON_COMPONENTS: JSON = {
 }
 RESPONSE_FIELDS = ("completed_at", "created_at", "error", "id", "input", "logs", "metrics", "output", "started_at",
                    "status", "version")
-FIXED_COMPONENTS = frozenset(
-    [prefix + name for prefix in ("", "Training") for name in ("Input", "Output")]
-    + [prefix + name for prefix in ("Prediction", "Training") for name in ("Request", "Response")]
-    + list(COMMON_COMPONENTS)
-)
+FIXED_COMPONENTS = frozenset((
+    "Input", "Output", "PredictionRequest", "PredictionResponse", "TrainingInput", "TrainingOutput",
+    "TrainingRequest", "TrainingResponse", *COMMON_COMPONENTS))
 
 
 def mode_document(mode: str, signature: Signature) -> JSON:
