@@ -1872,14 +1872,8 @@ class Imported(NamedTuple):
     is_typing_only: bool = False
 
 
-class Rebound(NamedTuple):
-    """A name that a loop or an unpacking binds: nobody knows its value before the program runs."""
-
-    line: int
-
-
 class Scope(NamedTuple):
-    """The names that a file or a class body (`owner`) binds: to an ast node, an Imported or a Rebound."""
+    """The names that a file or a class body (`owner`) binds: to an ast node, an Imported or REBOUND."""
 
     path: str
     names: dict[str, object]
@@ -1902,6 +1896,7 @@ class Found(NamedTuple):
         return self.dotted.rpartition(".")[2]
 
 
+REBOUND = "a loop or an unpacking binds it: nobody knows its value before the program runs"
 NEVER_IN_PROJECT = frozenset(("cog", "dataclasses", "enum", "pydantic", "typing", "typing_extensions"))
 SOURCE_LIMIT = 8 << 20  # characters of one source file
 IMPORT_DEPTH = 40
@@ -1983,12 +1978,11 @@ def bind_target(target: ast.expr, value: ast.expr, scope: Scope) -> None:
                 bind_loop(target, scope, False)
                 return
             item = ast.Subscript(value=value, slice=ast.Constant(value=index), ctx=ast.Load())
-            bind_target(part, ast.copy_location(item, value), scope)
+            bind_target(part, item, scope)
     elif isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name):
         old = scope.names.get(target.value.id)
         if isinstance(old, ast.expr):
-            merged = ast.Dict(keys=[None, target.slice], values=[old, value])
-            scope.names[target.value.id] = ast.copy_location(merged, value)
+            scope.names[target.value.id] = ast.Dict(keys=[None, target.slice], values=[old, value])
 
 
 def bind_assign(node: Any, scope: Scope, is_typing_only: bool) -> None:
@@ -2003,7 +1997,7 @@ def bind_augmented(node: ast.AugAssign, scope: Scope, is_typing_only: bool) -> N
 
     old = scope.names.get(getattr(node.target, "id", ""))
     if isinstance(node.target, ast.Name) and isinstance(old, ast.expr):
-        scope.names[node.target.id] = ast.copy_location(ast.BinOp(left=old, op=node.op, right=node.value), node)
+        scope.names[node.target.id] = ast.BinOp(left=old, op=node.op, right=node.value)
 
 
 def bind_call(node: ast.Expr, scope: Scope, is_typing_only: bool) -> None:
@@ -2017,47 +2011,37 @@ def bind_call(node: ast.Expr, scope: Scope, is_typing_only: bool) -> None:
     old, one = scope.names.get(name), call.args[0] if len(call.args) == 1 and not call.keywords else None
     if not isinstance(old, ast.expr):
         return
-    changed: ast.expr | None = None
     if method in ("append", "add") and one is not None:
-        changed = ast.List(elts=[ast.Starred(value=old, ctx=ast.Load()), one], ctx=ast.Load())
+        scope.names[name] = ast.List(elts=[ast.Starred(value=old, ctx=ast.Load()), one], ctx=ast.Load())
     elif method == "extend" and one is not None:
-        changed = ast.List(elts=[ast.Starred(value=part, ctx=ast.Load()) for part in (old, one)], ctx=ast.Load())
+        parts: list[ast.expr] = [ast.Starred(value=part, ctx=ast.Load()) for part in (old, one)]
+        scope.names[name] = ast.List(elts=parts, ctx=ast.Load())
     elif method == "update" and one is not None:
-        changed = ast.Dict(keys=[None, None], values=[old, one])
+        scope.names[name] = ast.Dict(keys=[None, None], values=[old, one])
     elif method not in READING_METHODS:
-        scope.names[name] = Rebound(node.lineno)
-    if changed is not None:
-        scope.names[name] = ast.copy_location(changed, node)
+        scope.names[name] = REBOUND
 
 
 def bind_if(node: ast.If, scope: Scope, is_typing_only: bool) -> None:
     """Both branches; a name that both leave with a value gets `A if TEST else B`. The main guard's body never runs."""
     import ast
 
-    if is_typing_guard(node.test):
+    if getattr(node.test, "attr", getattr(node.test, "id", "")) == "TYPE_CHECKING":
         bind_names(node.orelse, scope)
         bind_names(node.body, scope, True)
         return
     yes, no = (Scope(scope.path, dict(scope.names), scope.stars, scope.parent) for _ in "yn")
-    if not is_main_guard(node.test):
+    if getattr(getattr(node.test, "left", None), "id", "") != "__name__":
         bind_names(node.body, yes, is_typing_only)
     bind_names(node.orelse, no, is_typing_only)
     for name in {**yes.names, **no.names}:
         first, second = yes.names.get(name), no.names.get(name)
         chosen = second if first is None else first
         if first is not second and isinstance(first, ast.expr) and isinstance(second, ast.expr):
-            chosen = ast.copy_location(ast.IfExp(test=node.test, body=first, orelse=second), node)
+            chosen = ast.IfExp(test=node.test, body=first, orelse=second)
         elif first is scope.names.get(name) and second is not None:
             chosen = second
         scope.names[name] = chosen
-
-
-def is_typing_guard(test: ast.expr) -> bool:
-    return getattr(test, "attr", getattr(test, "id", "")) == "TYPE_CHECKING"
-
-
-def is_main_guard(test: ast.expr) -> bool:
-    return getattr(getattr(test, "left", None), "id", "") == "__name__"
 
 
 def bind_block(node: Any, scope: Scope, is_typing_only: bool) -> None:
@@ -2081,7 +2065,7 @@ def bind_loop(node: ast.AST, scope: Scope, is_typing_only: bool) -> None:
         elif isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Load):
             continue
         if isinstance(changed, ast.Name) and not isinstance(scope.names.get(changed.id), Imported):
-            scope.names[changed.id] = Rebound(changed.lineno)
+            scope.names[changed.id] = REBOUND
 
 
 BINDERS: dict[str, Callable[[Any, Scope, bool], None]] = {
@@ -2105,7 +2089,6 @@ class Sources:
 
     def file(self, path: str) -> Scope | None:
         """The names of one file of the project (its path inside the project); None if there is no such file."""
-
         if path not in self.files:
             try:
                 text = self.read(os.path.join(self.project, path))
@@ -2255,7 +2238,7 @@ class Sources:
         entry = scope.names[name]
         if isinstance(entry, Imported):
             return self.imported(scope, entry, depth + 1)
-        if isinstance(entry, Rebound):
+        if entry is REBOUND:
             return Found("rebound", scope)
         if isinstance(entry, ast.ClassDef):
             return Found("class", scope, entry, name)
@@ -2270,17 +2253,14 @@ class Sources:
 
     def imported(self, scope: Scope, entry: Imported, depth: int) -> Found | None:
         module = self.module(entry.module, entry.level, scope.path)
-        dotted = "." * entry.level + ".".join(filter(None, (entry.module, entry.attribute)))
-        found: Found | None = None
-        if module and not entry.attribute:
-            return Found("module", module)
-        if module:
+        dotted = ".".join(filter(None, (entry.module, entry.attribute)))
+        found = Found("module", module) if module else None
+        if module and entry.attribute:
             found = self.member(module, entry.attribute, depth)
         if not found and entry.attribute:
-            inner = self.module(".".join(filter(None, (entry.module, entry.attribute))), entry.level, scope.path)
+            inner = self.module(dotted, entry.level, scope.path)
             found = Found("module", inner) if inner else None
-        if not found:
-            found = Found("external", scope, dotted=dotted)
+        found = found or Found("external", scope, dotted="." * entry.level + dotted)
         return found._replace(is_typing_only=found.is_typing_only or entry.is_typing_only)
 
 
