@@ -1088,6 +1088,8 @@ class Reading:
             if key.tag.endswith(":merge") and value.id == "mapping":
                 for inner, merged in value.value:
                     values.setdefault(str(inner.value), merged)
+            elif name in lines and value.id == "scalar" and value.value == values[name].value:
+                self.warn(key, f'the key "{name}" stands here and in line {lines[name]}, with the same value')
             elif name in lines:
                 self.fault(key, f'the key "{name}" stands here and in line {lines[name]}', "each key can be given once")
             elif name in keys:
