@@ -1889,7 +1889,7 @@ class Found(NamedTuple):
 
     kind: str
     scope: Scope
-    node: ast.AST | None = None
+    node: Any = None  # of ast
     dotted: str = ""
     is_typing_only: bool = False
 
@@ -2113,20 +2113,13 @@ class Sources:
         parts = [part for part in dotted.split(".") if part]
         if level == 0 and (not parts or parts[0] in NEVER_IN_PROJECT):
             return None
-        for folder in folders:
-            stem = paths.normpath(paths.join(folder, *parts))
-            for path in (stem + ".py", paths.join(stem, "__init__.py")):
-                if not path.startswith(("..", "/")) and "\0" not in path:
-                    scope = self.file(paths.normpath(path))
-                    if scope is not None:
-                        return scope
-        return None
+        stems = [paths.normpath(paths.join(folder, *parts)) for folder in folders]
+        candidates = [path for stem in stems for path in (stem + ".py", paths.join(stem, "__init__.py"))]
+        inside = (path for path in candidates if not path.startswith(("..", "/")) and "\0" not in path)
+        return next(filter(None, (self.file(paths.normpath(path)) for path in inside)), None)
 
     def body(self, found: Found) -> Scope:
         """The names that a class body binds."""
-        import ast
-
-        assert isinstance(found.node, ast.ClassDef)
         if id(found.node) not in self.bodies:
             scope = Scope(found.scope.path, {}, [], found.scope, found)
             self.bodies[id(found.node)] = scope
@@ -2136,8 +2129,6 @@ class Sources:
     def bases(self, found: Found) -> list[Found]:
         """What a class names as its bases; one that cannot be found is external."""
         import ast
-
-        assert isinstance(found.node, ast.ClassDef)
         bases = [base.value if isinstance(base, ast.Subscript) else base for base in found.node.bases]
         return [self.find(found.scope, b) or Found("external", found.scope, b, expression(b)) for b in bases]
 
@@ -2170,7 +2161,7 @@ class Sources:
         import ast
 
         if base.kind == "module":
-            return self.member(base.scope, name, depth) or self.submodule(base.scope, name)
+            return self.member(base.scope, name, depth) or self.submodule(name, 1, base.scope.path)
         if base.kind == "external":
             dotted = f"{base.dotted}.{name}"
             module = self.module(dotted, 0, base.scope.path)
@@ -2229,8 +2220,8 @@ class Sources:
                     pending.append(module)
         return None
 
-    def submodule(self, scope: Scope, name: str) -> Found | None:
-        module = self.module(name, 1, scope.path)
+    def submodule(self, name: str, level: int, importer: str) -> Found | None:
+        module = self.module(name, level, importer)
         return Found("module", module) if module else None
 
     def follow(self, scope: Scope, name: str, depth: int) -> Found | None:
@@ -2260,8 +2251,7 @@ class Sources:
         if module and entry.attribute:
             found = self.member(module, entry.attribute, depth)
         if not found and entry.attribute:
-            inner = self.module(dotted, entry.level, scope.path)
-            found = Found("module", inner) if inner else None
+            found = self.submodule(dotted, entry.level, scope.path)
         found = found or Found("external", scope, dotted="." * entry.level + dotted)
         return found._replace(is_typing_only=found.is_typing_only or entry.is_typing_only)
 
@@ -2473,9 +2463,6 @@ class Names(Meter):
 
     def constant(self, env: Env, found: Found) -> Any:
         """The value that a name of the project is bound to, evaluated once."""
-        import ast
-
-        assert isinstance(found.node, ast.expr)
         key = id(found.node)
         if key not in self.known:
             self.known[key] = Hole(f"'{found.dotted}' refers to itself")
@@ -2549,9 +2536,6 @@ class Names(Meter):
 
     def bind_arguments(self, found: Found, positional: list[Any], named: dict[str, Any], depth: int) -> dict[str, Any]:
         """The local variables with which a call enters a function of the project."""
-        import ast
-
-        assert isinstance(found.node, (ast.FunctionDef, ast.AsyncFunctionDef))
         spec = found.node.args
         pairs, count = arguments_of(spec), len(spec.posonlyargs + spec.args)
         decorators = [expression(decorator) for decorator in found.node.decorator_list]
@@ -2570,8 +2554,6 @@ class Names(Meter):
     def call_project(self, env: Env, found: Found, positional: list[Any], named: dict[str, Any]) -> Any:
         """The value of a project's function whose whole body is one return statement."""
         import ast
-
-        assert isinstance(found.node, (ast.FunctionDef, ast.AsyncFunctionDef))
         body = [s for s in found.node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
         if len(body) != 1 or not isinstance(body[0], ast.Return) or body[0].value is None:
             raise Unreadable(f"{found.node.name}() does more than return a value")
@@ -2901,8 +2883,6 @@ class TypeReader:
         return found
 
     def named(self, scope: Scope, node: ast.expr, depth: int) -> TypeInfo:
-        import ast
-
         text, found = expression(node), self.meaning(scope, node)
         if found is None:
             return TypeInfo(KINDS.get(text.rpartition(".")[2], "undefined"), text)
@@ -2911,7 +2891,7 @@ class TypeReader:
             self.doubts[text] = what
         if found.kind == "class":
             return self.of_class(found, text)
-        if found.kind == "value" and isinstance(found.node, ast.expr):
+        if found.kind == "value":
             return self.read(found.scope, found.node, depth + 1)._replace(text=text)
         if found.kind != "external":
             return TypeInfo("undefined", text)
@@ -3076,7 +3056,7 @@ class SchemaReader:
                 return InputCall(env, node)
             if found and found.kind == "function":
                 return self.find_helper(env, found, node)
-        elif found and found.kind == "value" and isinstance(found.node, ast.expr):
+        elif found and found.kind == "value":
             return self.find_input(Env(found.scope, {}, env.depth + 1), found.node)
         return None
 
@@ -3503,7 +3483,7 @@ def model_fields(reader: SchemaReader, found: Found) -> Iterator[tuple[str, Type
     """The fields that one class itself declares: name, type, whether it has a default, whether the class is total."""
     import ast
 
-    if not isinstance(found.node, ast.ClassDef):
+    if found.kind != "class":
         return
     scope = reader.sources.body(found)
     is_total = not any(k.arg == "total" and getattr(k.value, "value", True) is False for k in found.node.keywords)
