@@ -5549,6 +5549,11 @@ def parse_environment(options: Options, environ: Mapping[str, str], read: Callab
     return variables
 
 
+# What a 0.17 or newer runtime's own log has: warnings, and what the model prints. Its fields tell the latter apart.
+RUNTIME_FILTER = ("coglet=warn,coglet::setup=info,coglet::user=info,coglet_worker=warn,coglet_worker::schema=off,"
+                  "coglet_worker::protocol=off,coglet::prediction[{source}]=info")
+
+
 def server_environment(image: Mapping[str, str], user: Mapping[str, str], environ: Mapping[str, str], port: int,
                        *, debug: bool) -> dict[str, str]:
     """The container's variables: the user's, what the server reads, and 127.0.0.1 kept off every proxy.
@@ -5558,8 +5563,8 @@ def server_environment(image: Mapping[str, str], user: Mapping[str, str], enviro
     ('1', 'corp,127.0.0.1,localhost', '5000')
     """
     variables = {"LOG_FORMAT": "console", "COG_LOG_LEVEL": "debug" if debug else "warning", "COG_MAX_CONCURRENCY": "1"}
-    if "RUST_LOG" in environ:
-        variables["RUST_LOG"] = environ["RUST_LOG"]
+    if "RUST_LOG" in environ or not debug:
+        variables["RUST_LOG"] = environ.get("RUST_LOG", RUNTIME_FILTER)
     variables.update(user)
     variables["PORT"] = str(port)
     for name in ("NO_PROXY", "no_proxy"):
@@ -6201,17 +6206,26 @@ class EventParser:
                 found.append(ServerEvent(self._name or "message", "\n".join(self._data)))
             self._name, self._data, self._size = "", [], 0
 
+    @property
+    def begun(self) -> str:
+        """The name of the event whose data is coming."""
+        return self._name
+
     def close(self) -> None:
         """The stream has ended. Raises StreamError: in the middle of an event."""
         if self._line or self._data:
             raise StreamError("the model's event stream was cut in the middle of an event")
 
 
-RUNTIME_LINE = (rb"\x1b\[2m[-\d:.TZ]{20,40}\x1b\[0m \x1b\[\d+m *(\w+)\x1b\[0m "
-                rb"\x1b\[2m(coglet[\w:]*)\x1b\[0m\x1b\[2m:\x1b\[0m "
-                rb"([^\n]*?)(?: \x1b\[3m\w+\x1b\[0m\x1b\[2m=\x1b\[0m[^\n]*)?\n")
+RUNTIME_HEAD = (rb"\x1b\[2m[-\d:.TZ]{20,40}\x1b\[0m \x1b\[\d+m *(\w+)\x1b\[0m "
+                rb"\x1b\[2m(coglet[\w:]*)\x1b\[0m\x1b\[2m:\x1b\[0m ")
+RUNTIME_LINE = RUNTIME_HEAD + rb"([^\n]*?)(?: \x1b\[3m\w+\x1b\[0m\x1b\[2m=\x1b\[0m[^\n]*)?\n"
 RUNTIME_MARK = b"\x1b[2m2"  # begins a line of the runtime's own log
 RUNTIME_NAGS = (b"is deprecated; use run() instead", b"is deprecated; use BaseRunner instead")
+SPOKEN_LINE = RUNTIME_HEAD + (rb"([^\x1b]*)\x1b\[3mprediction_id\x1b\[0m\x1b\[2m=\x1b\[0m\S+ \x1b\[3msource\x1b"
+                              rb"[^\n]*\n")
+SPOKEN_HELD = 1 << 16  # bytes of what a model printed at once that are held until its line in that log is whole
+WHITE = b" \t\n\r\x0b\x0c"
 
 
 class RuntimeLog:
@@ -6224,10 +6238,16 @@ class RuntimeLog:
 
     def __init__(self) -> None:
         self._held = b""
+        self._speaking = False  # in the middle of what a model printed during a prediction
 
-    def feed(self, data: bytes) -> bytes:
-        """The next bytes to show; a line of the runtime's is held until it is whole."""
+    def feed(self, data: bytes, keep: Callable[[bytes], None] | None = None) -> bytes:
+        """The next bytes to show; a line of the runtime's is held until it is whole.
+
+        With `keep` given, that gets what the model prints during a prediction, and it is not shown.
+        """
         data, self._held = self._held + data, b""
+        if keep is not None and (self._speaking or b"coglet::prediction\x1b" in data):
+            data = self._take_spoken(data, keep)
         if b"\x1b" not in data:
             return data
         import re
@@ -6235,8 +6255,37 @@ class RuntimeLog:
         start = data.rfind(b"\n") + 1
         last = data[start:]
         if (last[:5] == RUNTIME_MARK or RUNTIME_MARK.startswith(last)) and len(last) < 1 << 16:
-            data, self._held = data[:start], last
+            data, self._held = data[:start], last + self._held
         return re.sub(RUNTIME_LINE, self._render, data)
+
+    def _take_spoken(self, data: bytes, keep: Callable[[bytes], None]) -> bytes:
+        """The rest of the data. The runtime writes no escape character of the model's: the first one ends its text."""
+        import re
+
+        spoken: list[bytes] = []
+
+        def take(line: Any) -> bytes:
+            if line[1] != b"INFO" or line[2] != b"coglet::prediction":
+                return bytes(line[0])
+            spoken.append(line[3])
+            return b""
+
+        if self._speaking:
+            text, escape, fields = data.partition(b"\x1b")
+            keep(text)
+            _, newline, data = fields.partition(b"\n")
+            self._speaking = not newline
+            self._held = escape + fields if escape and not newline else b""
+        data = re.sub(SPOKEN_LINE, take, data)
+        if spoken:
+            keep(unescape_controls(b"\n".join([*spoken, b""])))
+        open_line = re.search(RUNTIME_HEAD + rb"([^\x1b]*)(\x1b[^\n]*)?\Z", data)
+        if open_line and open_line[2] == b"coglet::prediction" and open_line[1] == b"INFO":
+            data, self._held = data[:open_line.start()], open_line[0]
+            if len(self._held) > SPOKEN_HELD and not open_line[4]:
+                keep(unescape_controls(open_line[3]))
+                self._held, self._speaking = b"", True
+        return data
 
     @staticmethod
     def _render(line: Any) -> bytes:
@@ -6245,6 +6294,74 @@ class RuntimeLog:
             return b""
         own = target in (b"coglet::setup", b"coglet::user", b"coglet::prediction")
         return bytes(text + b"\n" if own else level.lower() + b": " + text + b"\n")
+
+
+def unescape_controls(text: bytes) -> bytes:
+    r"""The text with the control characters that the runtime's own log spells out.
+
+    >>> unescape_controls(b"\\x1b[1mbold")
+    b'\x1b[1mbold'
+    """
+    import re
+
+    return re.sub(rb"\\x([01][0-9a-f]|7f)", lambda found: bytes([int(found[1], 16)]), text) if b"\\x" in text else text
+
+
+class Spoken:
+    """The last of what a model printed in a prediction, as the runtime's own log has it: with no white space around.
+
+    `count` is how many bytes that are no white space there were in all.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._older, self._newer = self._new_file(), self._new_file()
+
+    @staticmethod
+    def _new_file() -> Any:
+        import tempfile
+
+        return tempfile.SpooledTemporaryFile(max_size=1 << 20)
+
+    def add(self, text: bytes) -> None:
+        """Keep some more."""
+        self.count += count_black(text)
+        if not self._newer.closed:
+            self._newer.write(text)
+
+    def turn(self) -> None:
+        """Forget what came before the last turn."""
+        self._older.close()
+        self._older, self._newer = self._newer, self._new_file()
+
+    def last(self, count: int) -> bytes:
+        """The end of it, from so many bytes on that are no white space."""
+        self._older.seek(0)
+        self._newer.seek(0)
+        text = bytes(self._older.read() + self._newer.read())
+        start = len(text)
+        while start and count > 0:
+            size = min(start, 1 << 12)
+            black = count_black(text[start - size:start])
+            if black > count and size > 1:
+                size = max(1, min(size // 2, count))
+                black = count_black(text[start - size:start])
+            start, count = start - size, count - black
+        return text[start:]
+
+    def close(self) -> None:
+        """Remove it."""
+        self._older.close()
+        self._newer.close()
+
+
+def count_black(text: bytes) -> int:
+    """How many bytes are no white space.
+
+    >>> count_black(b" a b\\n")
+    2
+    """
+    return len(text.translate(None, WHITE))
 
 
 # -- JSON: documents with data URLs in them, spilled to files as they come
@@ -6448,10 +6565,6 @@ class SpillReader:
         return blob_text(self._restore(key)) if key.startswith(self._tag) else key
 
 
-LOGS_KEY = rb'(?:^\s*\{"id": ?"[^"]{0,100}"|"completed_at": ?(?:null|"[^"]{0,40}")), ?"logs": ?"'
-LOGS_LOOK = 1 << 12  # bytes behind which the log of a response is looked for again, for a key that was cut
-
-
 class LogTail:
     """The log inside a run of responses, each with all of it so far: only what is new goes to `show`.
 
@@ -6461,6 +6574,7 @@ class LogTail:
 
     def __init__(self, show: Callable[[bytes], None]) -> None:
         self.show, self.wanted = show, False
+        self.count = 0  # bytes of what was shown that are no white space
         self._shown = 0  # bytes of the JSON text that were dealt with
         self._rest = b""  # the beginning of a character or an escape
 
@@ -6472,17 +6586,19 @@ class LogTail:
             text = self._rest + new
             end = find_whole_text(text)
             self._rest = text[end:]
-            self.show(decode_json_text(text[:end]))
+            text = decode_json_text(text[:end])
+            self.count += count_black(text)
+            self.show(text)
 
 
-def count_slashes(text: bytes, end: int) -> int:
-    """How many backslashes stand directly before a place in the text.
+def count_slashes(text: bytes, end: int, first: int = 0) -> int:
+    """How many backslashes stand directly before a place in the text, none before the `first` byte looked at.
 
     >>> count_slashes(bytes([65, 92, 92, 34]), 3)
     2
     """
     start = end
-    while start and text[start - 1] == 92:
+    while start > first and text[start - 1] == 92:
         start -= 1
     return end - start
 
@@ -6521,63 +6637,93 @@ def decode_json_text(text: bytes) -> bytes:
     return decoded.encode("utf-8", "replace")
 
 
-class HookReader:
-    """Reads one response as `reader` does, but its log, of whatever length, goes to `logs` and is left out."""
+class JSONReader(Protocol):
+    """What a response is fed to."""
 
-    def __init__(self, reader: SpillReader, logs: LogTail) -> None:
+    def feed(self, data: bytes, /) -> None:
+        """Take the next piece."""
+
+    def close(self) -> JSON:
+        """The document. Raises StreamError."""
+
+
+class HookReader:
+    """Reads one response as `reader` does, but its log, of whatever length, goes to `logs` and is left out.
+
+    The log is the string under the key `logs` of the object itself, wherever that stands.
+    """
+
+    def __init__(self, reader: JSONReader, logs: LogTail) -> None:
         self._reader, self._logs = reader, logs
-        self._state = "before"  # then "inside" the string, and "after" it
-        self._held = b""
+        self._depth = 0  # brackets that are open
+        self._quoted = self._escaped = self._inside = False  # in a string; behind a backslash in it; it is the log
+        self._string = self._key = b""  # the beginning of the object's last string, and of its last key
         self._at = 0  # bytes of the string that went to `logs`
+        self._over = False  # the log has been read: nothing more is looked at
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes. Raises StreamError."""
-        if self._state == "before":
-            data = self._find_key(data)
-        if self._state == "inside":
-            data = self._find_end(data)
-        self._reader.feed(data)
+        kept, start, position = bytearray(), 0, 0
+        while position < len(data) and not self._over:
+            if not self._quoted:
+                position = self._find_string(data, position)
+                if self._inside:
+                    kept += data[start:position]
+                    start = position
+                continue
+            end = self._find_quote(data, position)
+            text, position = data[position:end], end
+            if self._inside:
+                self._logs.feed(text, self._at)
+                self._at, start = self._at + len(text), end
+            elif self._depth == 1:
+                self._string = (self._string + text)[:8]
+            if end < len(data):
+                self._over, self._quoted = self._inside, False
+                position += 1
+        self._reader.feed(bytes(kept) + data[start:] if kept or start else data)
 
-    def _find_key(self, data: bytes) -> bytes:
-        """What may be read of the bytes; from the key on, `inside` has the rest."""
+    def _find_string(self, data: bytes, position: int) -> int:
+        """The place behind the quote that opens the next string, or the end."""
         import re
 
-        data = self._held + data
-        found = re.search(LOGS_KEY, data)
-        if found:
-            self._state, self._held = "inside", b""
-            self._reader.feed(data[:found.end()])
-            return data[found.end():]
-        safe = max(0, len(data) - LOGS_LOOK) if len(data) > 2 * LOGS_LOOK else 0
-        self._held = data[safe:]
-        return data[:safe]
-
-    def _find_end(self, data: bytes) -> bytes:
-        """What comes behind the string, from its closing quote on."""
-        data, self._held, at = self._held + data, b"", 0
         while True:
-            quote = data.find(b'"', at)
-            if quote < 0:
-                break
-            if count_slashes(data, quote) % 2 == 0:
-                self._state = "after"
-                self._pass_on(data[:quote])
-                return data[quote:]
-            at = quote + 1
-        kept = count_slashes(data, len(data))
-        self._held = data[len(data) - kept:]
-        self._pass_on(data[:len(data) - kept])
-        return b""
+            found = re.compile(rb'["{}\[\]:,]' if self._depth == 1 else rb'["{}\[\]]').search(data, position)
+            if not found:
+                return len(data)
+            position, token = found.end(), found[0]
+            if token == b'"':
+                self._quoted, self._inside = True, self._depth == 1 and self._key == b"logs"
+                self._string = b""
+                return position
+            if token in b"{}[]":
+                self._depth += 1 if token in b"{[" else -1
+            else:
+                self._key = self._string if token == b":" else b""
 
-    def _pass_on(self, text: bytes) -> None:
-        self._logs.feed(text, self._at)
-        self._at += len(text)
+    def _find_quote(self, data: bytes, position: int) -> int:
+        """The place of the quote that closes the string, or the end."""
+        first = position + self._escaped
+        quote = data.find(b'"', first)
+        while quote >= 0 and count_slashes(data, quote, first) % 2:
+            quote = data.find(b'"', quote + 1)
+        self._escaped = quote < 0 and bool(count_slashes(data, len(data), first) % 2)
+        return len(data) if quote < 0 else quote
 
     def close(self) -> JSON:
         """The document without its log. Raises StreamError."""
-        if self._state == "before":
-            self._reader.feed(self._held)
         return self._reader.close()
+
+
+class Skipped:
+    """A JSONReader of what nobody needs."""
+
+    def feed(self, data: bytes) -> None:
+        """Take no notice of them."""
+
+    def close(self) -> JSON:
+        """Nothing."""
+        return {}
 
 
 # -- build: what a builder says while it works
@@ -10357,16 +10503,6 @@ class Sink(Protocol):
         """The rest will not come."""
 
 
-class JSONReader(Protocol):
-    """What a webhook's body is fed to."""
-
-    def feed(self, data: bytes, /) -> None:
-        """Take the next piece."""
-
-    def close(self) -> JSON:
-        """The document. Raises StreamError."""
-
-
 def parse_index(text: str, count: int) -> int | None:
     """A number below the count, as its digits in a URL say.
 
@@ -10391,6 +10527,7 @@ class Lane:
         self.files: list[tuple[Callable[[], BinaryIO], int | None]] = []
         self.uploads = 0  # numbers that were given out
         self.working = 0  # uploads that have not ended
+        self.received = 0  # bytes that came
 
     def url(self, path: str) -> str:
         """A path of the lane's as the model can ask for it."""
@@ -10428,6 +10565,7 @@ class LaneConnection:
         channel.on_data, channel.on_end = self._on_data, self._on_end
 
     def _on_data(self, data: bytes) -> None:
+        self._lane.received += len(data)
         try:
             for event in self._parser.feed(data) if not self._done else []:
                 self._take(event)
@@ -10684,6 +10822,7 @@ class Host:
         self.log_tail = bytearray()
         self._log_time = 0.0  # when the model last printed something, monotonic
         self._plain: dict[int, RuntimeLog] = {}
+        self.spoken: Spoken | None = None  # gets what the model prints in a prediction, if that comes another way too
 
     @property
     def health(self) -> str:
@@ -10723,7 +10862,7 @@ class Host:
     def show_log(self, stream: int, data: bytes) -> None:
         """Show what the model printed on one of its streams, 1 or 2."""
         self._log_time = time.monotonic()
-        shown = self._plain.setdefault(stream, RuntimeLog()).feed(data)
+        shown = self._plain.setdefault(stream, RuntimeLog()).feed(data, self.spoken.add if self.spoken else None)
         self.log_tail += shown[-LOG_TAIL:]
         del self.log_tail[:-LOG_TAIL]
         if shown:
@@ -12043,8 +12182,10 @@ def build_hint(message: str) -> str:
 
 
 # == 15. Prediction ===========================================================
-# In: a started host and a request. Out: the runtime's final response. One form works on every runtime:
-# respond-async with webhooks into the lane; server-sent events where the model offers them.
+# In: a started host and a request. Out: the runtime's final response. Up to 0.16 that comes through a webhook into the
+# lane, and what the model prints on the container's streams. From 0.17 on a webhook of whatever kind makes the runtime
+# copy the whole log for each line: there the request stays open until its answer, which has the log, and a second one
+# beside it asks what there is so far: as server-sent events where the model offers them, else every now and then.
 
 SETTLED = ("READY", "BUSY", "SETUP_FAILED", "DEFUNCT", "UNHEALTHY")
 FINAL = ("succeeded", "failed", "canceled")
@@ -12052,6 +12193,10 @@ BUSY_LIMIT = 10.0  # seconds for which "busy" and "not ready" are answered with 
 STOP_GRACE = 2.0  # seconds that a cancelled prediction gets before the kill
 REFUSAL_HINT = "-i NAME=VALUE gives an input, -i NAME=@FILE a file"
 SILENCE_LIMIT = 10.0  # seconds that a model may be READY again without having said how the prediction ended
+GLANCE_FIRST, GLANCE_PACE = 0.1, 0.2  # seconds from the request to the first look at what there is; between two
+GLANCE_LAST = 1.0  # seconds that events may come after the answer
+LOSS_LIMIT = 5.0  # seconds after a lost connection in which the model may be seen to end, which says more
+GLANCE_SHARE = 10  # how many times as long as the last look took nobody looks again: each has all of the log
 
 
 class Request(NamedTuple):
@@ -12072,36 +12217,35 @@ class Request(NamedTuple):
 class Progress:
     """What the runtime has said about a prediction so far.
 
-    `final` is the last response once there is one; growing list outputs go to `show`, each element once, and what a
-    model printed, where it comes as events, to `log`.
+    `final` is the last response once there is one; growing list outputs go to `show`, each element once, and the log
+    inside responses to `logs`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, log: Callable[[bytes], None]) -> None:
         self.final: JSON | None = None
         self.show: Callable[[list[Any]], None] | None = None
-        self.log: Callable[[bytes], None] | None = None
+        self.logs = LogTail(log)
         self._shown = 0
 
     def hook(self, event: JSON) -> None:
-        """Take one webhook, or the response of a synchronous runtime."""
-        output = event.get("output")
+        """Take one webhook, or the answer to the request."""
+        self.grow(event.get("output"))
+        if event.get("status") in FINAL:
+            self.final = event
+
+    def grow(self, output: object) -> None:
+        """Take the output so far."""
         if isinstance(output, list) and len(output) > self._shown:
             self._shown, fresh = len(output), output[self._shown:]
             if self.show is not None:
                 self.show(fresh)
-        if event.get("status") in FINAL:
-            self.final = event
 
-    def event(self, name: str, data: JSON) -> None:
-        """Take one server-sent event."""
-        if name == "output":
+    def grow_by(self, chunk: object, index: object) -> None:
+        """Take one element of the output, if it is the next."""
+        if index == self._shown:
             self._shown += 1
             if self.show is not None:
-                self.show([data.get("chunk")])
-        elif name == "log" and self.log is not None:
-            self.log(str(data.get("data", "")).encode("utf-8", "replace"))
-        elif name == "completed":
-            self.hook(data)
+                self.show([chunk])
 
 
 def wait_for_setup(host: Host, limit: float, console: Console) -> None:
@@ -12151,7 +12295,7 @@ def exit_hint(said: str) -> str:
 
 
 def post_prediction(host: Host, request: Request, progress: Progress) -> None:
-    """Post the prediction; its end comes to `progress`. Raises InputError, ModelGone."""
+    """Post the prediction; its end comes to `progress` through a webhook. Raises InputError, ModelGone."""
     import json
 
     events = ["output"] * request.live + ["logs"] * request.logged + ["completed"]
@@ -12165,13 +12309,18 @@ def post_prediction(host: Host, request: Request, progress: Progress) -> None:
             host.wait(lambda: host.gone, time.monotonic() + 0.02)
             continue
         break
-    if reply.status == 422:
-        raise InputError(refusal_text(answer), hint=REFUSAL_HINT)
     if reply.status not in (200, 201, 202):
-        said = answer[:300].decode("utf-8", "replace").strip()
-        raise ModelGone(f"Failed to run {request.noun}: {request.path} call returned status {reply.status}: {said}")
+        raise refusal(request, reply.status, answer)
     if reply.status == 200:
         progress.hook(parse_response(answer))
+
+
+def refusal(request: Request, status: int, answer: bytes) -> CogError:
+    """The error for an answer of the model that refuses the request."""
+    if status == 422:
+        return InputError(refusal_text(answer), hint=REFUSAL_HINT)
+    said = answer[:300].decode("utf-8", "replace").strip()
+    return ModelGone(f"Failed to run {request.noun}: {request.path} call returned status {status}: {said}")
 
 
 def parse_response(answer: bytes) -> JSON:
@@ -12206,33 +12355,164 @@ def refusal_text(answer: bytes) -> str:
     return "\n".join(["The inputs you passed could not be validated:", *lines])
 
 
-def stream_prediction(host: Host, request: Request, progress: Progress) -> bool:
-    """Post the prediction for server-sent events and follow them; False if the runtime offers none after all."""
-    import json
+class EventReader:
+    """Reads the events of a prediction into `progress`. With the last one, which repeats them all, it is `over`."""
 
-    answer = host.open("POST", request.path, body=json.dumps({"id": request.id, **request.body}).encode(),
-                       headers={"Content-Type": "application/json", "Accept": "text/event-stream"})
-    host.wait(lambda: answer.ready or host.gone)
-    if answer.status == 422:
-        raise InputError(refusal_text(answer.read()), hint=REFUSAL_HINT)
-    if answer.status != 200 or not answer.headers.get("content-type", "").startswith("text/event-stream"):
-        answer.close()
-        return False
-    parser = EventParser()
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._parser = progress, EventParser()
+        self._at = 0  # bytes of the log's JSON text
+        self.over = False
 
-    def follow() -> bool:
-        while progress.final is None and answer.readable:
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes. Raises StreamError: some events were left out."""
+        import json
+
+        for event in self._parser.feed(data):
+            document = parse_response(event.data.encode())
+            if event.name == "output":
+                self._progress.grow_by(document.get("chunk"), document.get("index"))
+            elif event.name == "log":
+                text = json.dumps(str(document.get("data", "")), ensure_ascii=False)[1:-1].encode("utf-8", "replace")
+                self._progress.logs.feed(text, self._at)
+                self._at += len(text)
+            elif event.name == "error":
+                raise StreamError(str(document.get("error")))
+            self.over = self.over or event.name == "completed"
+        self.over = self.over or self._parser.begun == "completed"
+
+    def close(self) -> JSON:
+        """Nothing."""
+        return {}
+
+
+class Glance:
+    """Looks at what a running prediction has said so far, beside the request that waits for its answer.
+
+    A PUT with the id of a running prediction gives its state or its events, and starts nothing. Should the prediction
+    have ended just now, then the input sent with it, which is none, is refused. What fails here shows in the answer.
+    """
+
+    def __init__(self, host: Host, request: Request, progress: Progress, lane: Lane) -> None:
+        self._host, self._request, self._progress, self._lane = host, request, progress, lane
+        self._answer: Answer | None = None
+        self._reader: JSONReader | None = None
+        self._events = request.streamed  # they are worth asking for
+        self._began, self._due, self._complete = 0.0, time.monotonic() + GLANCE_FIRST, False
+
+    def go_on(self) -> bool:
+        """Ask if it is time to, or read what has come. False while events are coming."""
+        try:
+            if self._answer is None and time.monotonic() >= self._due:
+                self._ask()
+            elif self._answer is not None and self._answer.ready:
+                self._read(self._answer)
+        except (ModelGone, StreamError):
+            self._events = False
+            self._end()
+        return not isinstance(self._reader, EventReader)
+
+    def _ask(self) -> None:
+        if self._complete and self._host.spoken is not None:
+            self._host.spoken.turn()
+        self._began, self._complete = time.monotonic(), False
+        headers = {"Content-Type": "application/json",
+                   "Accept": "text/event-stream" if self._events else "application/json"}
+        self._answer = self._host.open("PUT", f"{self._request.path}/{self._request.id}", body=b'{"input":""}',
+                                       headers=headers)
+
+    def _read(self, answer: Answer) -> None:
+        if answer.status == 200 and answer.headers.get("content-type", "").startswith("text/event-stream"):
+            self._reader = self._reader or EventReader(self._progress)
+        elif answer.status == 202:
+            self._reader = self._reader or (self._lane.json_reader() if self._request.live
+                                            else HookReader(Skipped(), self._progress.logs))
+        else:
+            self._end()
+            return
+        while answer.readable:
             data = answer.read(READ_SIZE)
             if not data:
-                parser.close()
-                return True
-            for event in parser.feed(data):
-                progress.event(event.name, parse_response(event.data.encode()))
-        return progress.final is not None
+                self._progress.grow(self._reader.close().get("output"))
+                self._complete = True
+                self._end()
+                return
+            self._reader.feed(data)
+            if isinstance(self._reader, EventReader) and self._reader.over:
+                self._due = float("inf")
+                self._end()
+                return
 
-    await_end(host, request, follow)
-    answer.close()
-    return True
+    def _end(self) -> None:
+        now = time.monotonic()
+        if self._answer is not None:
+            self._answer.close()
+        self._answer, self._reader = None, None
+        self._due = max(self._due, now + GLANCE_PACE, now + GLANCE_SHARE * (now - self._began))
+
+
+class Call:
+    """A request to a 0.17 or newer runtime that stays open until its answer, and glances at it meanwhile."""
+
+    def __init__(self, host: Host, request: Request, progress: Progress, lane: Lane) -> None:
+        self.received = 0  # bytes of the answer
+        self._host, self._request, self._progress, self._lane = host, request, progress, lane
+        self.glance = Glance(host, request, progress, lane)
+        self._give_up, self._retry = time.monotonic() + BUSY_LIMIT, 0.0
+        self._failure: tuple[float, CogError] | None = None
+        self._post()
+
+    def _post(self) -> None:
+        import json
+
+        self._reader, self._refusal = self._lane.json_reader(), bytearray()
+        body = json.dumps({"id": self._request.id, **self._request.body}).encode()
+        self._answer: Answer | None = self._host.open("POST", self._request.path, body=body,
+                                                      headers={"Content-Type": "application/json"})
+
+    def turn(self) -> bool:
+        """Read what has come: whether that was the answer.
+
+        Raises InputError, ModelGone, StreamError: no answer, and the model is not seen to end either.
+        """
+        if self._progress.final is not None:
+            return True
+        if self._failure is not None:
+            if time.monotonic() > self._failure[0] + LOSS_LIMIT:
+                raise self._failure[1]
+            return False
+        try:
+            return self._read()
+        except (ModelGone, StreamError) as error:
+            self._failure = time.monotonic(), error
+            return False
+
+    def _read(self) -> bool:
+        answer = self._answer
+        if answer is None:
+            if time.monotonic() >= self._retry:
+                self._post()
+            return False
+        self.glance.go_on()
+        while answer.readable:
+            data = answer.read(READ_SIZE)
+            if not data:
+                return self._end(answer)
+            self.received += len(data)
+            if answer.status == 200:
+                self._reader.feed(data)
+            elif len(self._refusal) < HEAD_LIMIT:
+                self._refusal += data
+        return False
+
+    def _end(self, answer: Answer) -> bool:
+        answer.close()
+        if answer.status == 200:
+            self._progress.hook(self._reader.close())
+            return True
+        if answer.status not in (409, 503) or time.monotonic() > self._give_up or self._host.gone:
+            raise refusal(self._request, answer.status, bytes(self._refusal))
+        self._answer, self._retry = None, time.monotonic() + 0.02
+        return False
 
 
 def run_prediction(host: Host, request: Request, progress: Progress, lane: Lane) -> JSON:
@@ -12241,44 +12521,67 @@ def run_prediction(host: Host, request: Request, progress: Progress, lane: Lane)
     Raises PredictionFailed: out of time; InputError: refused; ModelGone, StreamError. Interrupted passes through after
     the prediction was cancelled.
     """
+    progress.logs.wanted = request.logged
+    ended, received = (lambda: progress.final is not None), (lambda: lane.received)
     try:
-        if not (request.streamed and stream_prediction(host, request, progress)):
+        if request.logged and (request.streamed or not request.live):
+            host.spoken = Spoken()
+            call = Call(host, request, progress, lane)
+            ended, received = call.turn, (lambda: lane.received + call.received)
+            await_end(host, request, ended, received)
+            host.wait(lambda: call.glance.go_on() or host.gone, time.monotonic() + GLANCE_LAST)
+        else:
             post_prediction(host, request, progress)
-            await_end(host, request, lambda: progress.final is not None)
-        if progress.final is None:
-            host.drain()
-            raise ModelGone(f"the {request.noun} has no end: {host.ended()}")
-        host.wait(lambda: not lane.open_uploads() or host.gone)
+            await_end(host, request, ended, received)
+        if progress.final is not None:
+            host.wait(lambda: not lane.open_uploads() or host.gone)
+        host.drain()
     except (Interrupted, PredictionFailed):
-        cancel_prediction(host, request, progress)
+        cancel_prediction(host, request, ended)
         raise
-    host.drain()
+    finally:
+        show_rest(host, progress)
+    if progress.final is None:
+        raise ModelGone(f"the {request.noun} has no end: {host.ended()}")
     return progress.final
 
 
-def await_end(host: Host, request: Request, ended: Callable[[], bool]) -> None:
-    """Pump until the prediction has ended or its model is gone.
+def show_rest(host: Host, progress: Progress) -> None:
+    """Show what the model printed and no response had: from 0.17 on the answer that tells a failure has no log."""
+    if host.spoken is not None:
+        missing = host.spoken.count - progress.logs.count
+        if missing > 0 and (progress.final or {}).get("status") != "succeeded":
+            progress.logs.show(host.spoken.last(missing))
+        host.spoken.close()
+
+
+def await_end(host: Host, request: Request, ended: Callable[[], bool], received: Callable[[], int]) -> None:
+    """Pump until the prediction has ended or its model is gone. `received` tells how many bytes have come.
 
     Raises PredictionFailed: out of time; StreamError: the model is idle again and has not said how it went.
     """
-    began, idle_since = time.monotonic(), 0.0
-    deadline = began + request.timeout if request.timeout else None
+    began = quiet = time.monotonic()
+    size, deadline = 0, began + request.timeout if request.timeout else None
     while not host.wait(lambda: ended() or host.gone, min(time.monotonic() + 0.5, deadline or began + 1e9)):
         now = time.monotonic()
         if deadline is not None and now >= deadline:
             raise PredictionFailed(f"Timed out: the {request.noun} took longer than {request.timeout:g} seconds",
                                    hint="--timeout SECONDS gives it longer")
-        idle_since = (idle_since or now) if host.health == "READY" else 0.0
-        if idle_since and now - idle_since > SILENCE_LIMIT and request.watched:
+        if host.health != "READY" or received() != size:
+            quiet, size = now, received()
+        elif now - quiet > SILENCE_LIMIT and request.watched:
             raise StreamError(f"the model is ready again, but never said how the {request.noun} ended")
 
 
-def cancel_prediction(host: Host, request: Request, progress: Progress) -> None:
+def cancel_prediction(host: Host, request: Request, ended: Callable[[], bool]) -> None:
     """Ask the model to end the prediction, and give it a moment; a second interruption passes through."""
-    if host.gone or progress.final is not None:
-        return
-    host.open("POST", f"{request.path}/{request.id}/cancel")
-    host.wait(lambda: progress.final is not None or host.gone, time.monotonic() + STOP_GRACE)
+    import contextlib
+
+    with contextlib.suppress(ModelGone, StreamError, InputError):
+        if not host.gone and not ended():
+            host.open("POST", f"{request.path}/{request.id}/cancel")
+            host.wait(lambda: ended() or host.gone, time.monotonic() + STOP_GRACE)
+
 
 
 # == 16. Outputs ==============================================================
@@ -13284,10 +13587,10 @@ def run_job(job: Job, make_host: Callable[[Lane], Host], name: str, token: str, 
 
     console = world.console
     with contextlib.ExitStack() as stack:
-        progress, logs = Progress(), LogTail(console.log)
+        progress = Progress(console.log)
         store = stack.enter_context(contextlib.closing(make_store(job, console, name)))
         lane = Lane(token, lane_port, on_upload=lambda *upload: store.open_upload(*upload), on_webhook=progress.hook,
-                    json_reader=lambda: HookReader(SpillReader(lambda mime: store.open_blob(mime)), logs))
+                    json_reader=lambda: HookReader(SpillReader(lambda mime: store.open_blob(mime)), progress.logs))
         host = make_host(lane)
         stack.callback(host.close)
         host.start()
@@ -13295,9 +13598,8 @@ def run_job(job: Job, make_host: Callable[[Lane], Host], name: str, token: str, 
         if job.document is None:
             job = ask_schema(host, job, reader, world)
             store = stack.enter_context(contextlib.closing(make_store(job, console, name)))
-        logs.wanted = speaks_coglet(host)
         live = LiveText(console) if job.result.live else None
-        progress.show, progress.log = live.feed if live is not None else None, console.log
+        progress.show = live.feed if live is not None else None
         console.phase(f"Running {job.result.noun}...")
         try:
             response = run_prediction(host, make_request(host, job, lane, overlapping), progress, lane)

@@ -29,18 +29,19 @@ def run(project: str, file: str, text: str, hold: bool) -> None:
         plan = cogpredict.plan_process(cogpredict.Options(), config, environment, ports, token, {"GIVEN": "by hand"},
                                        os.environ)
         result = cogpredict.plan_output("", as_json=True, schema=None, cwd=os.getcwd(), home=home)
-        progress, logs = cogpredict.Progress(), cogpredict.LogTail(console.log)
+        progress = cogpredict.Progress(console.log)
         with contextlib.ExitStack() as stack:
             store = cogpredict.OutputStore(result, None, console, "run")
             stack.enter_context(contextlib.closing(store))
             lane = cogpredict.Lane(
                 token, ports.lane, on_upload=lambda *upload: store.open_upload(*upload), on_webhook=progress.hook,
-                json_reader=lambda: cogpredict.HookReader(cogpredict.SpillReader(store.open_blob), logs))
+                json_reader=lambda: cogpredict.HookReader(cogpredict.SpillReader(store.open_blob),
+                                                           progress.logs))
             host = cogpredict.ProcessHost(plan, lane, loop, console)
             stack.callback(host.close)
             host.start()
             cogpredict.wait_for_setup(host, 60, console)
-            logged = logs.wanted = cogpredict.speaks_coglet(host)
+            logged = cogpredict.speaks_coglet(host)
             if hold:
                 print(f"ready {host.link.hello['spawned']}", flush=True)
                 host.wait(lambda: host.gone, time.monotonic() + 60)

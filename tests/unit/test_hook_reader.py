@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cogpredict import HookReader, LogTail, SpillReader, StreamError
+from cogpredict import (
+    EventReader,
+    HookReader,
+    LogTail,
+    Progress,
+    RuntimeLog,
+    SpillReader,
+    Spoken,
+    StreamError,
+    count_black,
+)
 
 
 def read(texts, size, *, wanted=True):
@@ -80,3 +90,86 @@ def test_responses_that_come_side_by_side_show_nothing_twice():
     first.close()
     second.close()
     assert shown.decode() == log
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 64, 100000])
+def test_the_log_is_found_wherever_it_stands(size):
+    document = {"error": 'a "b" \\', "id": "x", "input": {"logs": "no", "a": ["logs", "]"]}, "logs": LOG, "metrics": {}}
+    text = json.dumps(document, ensure_ascii=False).encode()
+    documents, shown = read([text], size)
+    assert documents == [{**document, "logs": ""}]
+    assert shown.decode() == LOG
+
+
+def test_what_only_looks_like_the_log_stays():
+    document = {"a": "logs", "b": ["logs", "x"], "logs": None, "c": {"logs": "y"}}
+    assert read([json.dumps(document).encode()], 3) == ([document], b"")
+
+
+def test_events_and_responses_together_show_the_log_once_and_the_output_too():
+    def render_event(name, **data):
+        return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+
+    shown, output = bytearray(), []
+    progress = Progress(shown.extend)
+    progress.logs.wanted, progress.show = True, output.extend
+    events = EventReader(progress)
+    events.feed(render_event("start", id="x") + render_event("log", data="one é\n", source="stdout"))
+    events.feed(render_event("output", chunk="a", index=0) + render_event("log", data='"two"\n', source="stderr"))
+    reader = HookReader(SpillReader(lambda mime: io.BytesIO()), progress.logs)
+    reader.feed(render('one é\n"two"\nthree\n', output=["a", "b"], status="processing"))
+    progress.hook(reader.close())
+    assert progress.final is None
+    events.feed(render_event("log", data="three\n") + render_event("output", chunk="b", index=1))
+    assert not events.over
+    events.feed(b'event: completed\ndata: {"logs": "one')
+    assert events.over
+    assert shown.decode() == 'one é\n"two"\nthree\n'
+    assert output == ["a", "b"]
+
+
+def test_events_that_were_left_out_are_told():
+    with pytest.raises(StreamError, match="dropped"):
+        EventReader(Progress(print)).feed(b'event: error\ndata: {"error":"events were dropped","skipped":3}\n\n')
+
+
+def spoken_line(text, target="coglet::prediction", level="INFO"):
+    fields = " \x1b[3mprediction_id\x1b[0m\x1b[2m=\x1b[0mx1 \x1b[3msource\x1b[0m\x1b[2m=\x1b[0mStdout\n"
+    return (f"\x1b[2m2026-11-24T19:28:02.243032Z\x1b[0m \x1b[32m {level}\x1b[0m \x1b[2m{target}\x1b[0m\x1b[2m:\x1b[0m "
+            + text + fields).encode()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 50, 1 << 20])
+def test_what_a_prediction_prints_is_told_from_the_rest(size, monkeypatch):
+    monkeypatch.setattr("cogpredict.SPOKEN_HELD", 200)
+    long = "x" * 300
+    data = (b"plain\n" + spoken_line("loading", "coglet::setup") + spoken_line("one\n  two")
+            + spoken_line("late", level="WARN") + spoken_line(f"\\x1b[31mred {long}") + b"plain again\n"
+            + spoken_line(long) + spoken_line("end"))
+    log, spoken = RuntimeLog(), Spoken()
+    shown = b"".join(log.feed(data[at:at + size], spoken.add) for at in range(0, len(data), size))
+    assert shown.splitlines() == [b"plain", b"loading", b"late", b"plain again"]
+    expected = f"one\n  two\n\x1b[31mred {long}\n{long}\nend\n".encode()
+    assert spoken.count == count_black(expected)
+    assert spoken.last(spoken.count).split() == expected.split()
+    assert spoken.last(3).strip() == b"end"
+    assert spoken.last(0) == b""
+    spoken.close()
+
+
+@given(st.lists(st.text("ab \n", max_size=30).map(str.encode), max_size=6), st.integers(0, 200), st.integers(0, 6))
+def test_the_last_of_what_was_spoken(texts, count, turned):
+    spoken = Spoken()
+    for number, text in enumerate(texts):
+        spoken.add(text)
+        if number == turned:
+            spoken.turn()
+    kept = b"".join(texts)
+    last = spoken.last(count)
+    assert kept.endswith(last)
+    assert count_black(last) == min(count, count_black(kept))
+    spoken.turn()
+    spoken.turn()
+    assert spoken.last(5) == b"" and spoken.count == count_black(kept)
+    spoken.close()
+    spoken.add(b"more")
