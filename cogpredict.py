@@ -2520,19 +2520,24 @@ class Names(Meter):
 
     def arguments(self, env: Env, node: ast.Call) -> tuple[list[Any], dict[str, Any]]:
         """The evaluated arguments of a call."""
-        import ast
-
-        positional: list[Any] = []
-        for argument in node.args:
-            if isinstance(argument, ast.Starred):
-                positional.extend(self.items(env, self.value(env, argument.value)))
-            else:
-                positional.append(self.value(env, argument))
+        positional = self.elements(env, node.args, self.value)
         named: dict[str, Any] = {}
         for keyword in node.keywords:
             value = self.value(env, keyword.value)
             named.update(value if keyword.arg is None else {keyword.arg: value})
         return positional, named
+
+    def elements(self, env: Env, nodes: Sequence[ast.expr], read: Callable[[Env, ast.expr], Any]) -> list[Any]:
+        """The values of a row of expressions, `*spread` ones included."""
+        import ast
+
+        result: list[Any] = []
+        for node in nodes:
+            if isinstance(node, ast.Starred):
+                result.extend(self.items(env, self.value(env, node.value)))
+            else:
+                result.append(read(env, node))
+        return result
 
     def bind_arguments(self, found: Found, positional: list[Any], named: dict[str, Any], depth: int) -> dict[str, Any]:
         """The local variables with which a call enters a function of the project."""
@@ -2554,6 +2559,7 @@ class Names(Meter):
     def call_project(self, env: Env, found: Found, positional: list[Any], named: dict[str, Any]) -> Any:
         """The value of a project's function whose whole body is one return statement."""
         import ast
+
         body = [s for s in found.node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
         if len(body) != 1 or not isinstance(body[0], ast.Return) or body[0].value is None:
             raise Unreadable(f"{found.node.name}() does more than return a value")
@@ -2627,15 +2633,7 @@ class Evaluator(Names):
         raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
 
     def eval_List(self, env: Env, node: Any) -> Any:
-        import ast
-
-        result: list[Any] = []
-        for item in node.elts:
-            if isinstance(item, ast.Starred):
-                result.extend(self.items(env, self.value(env, item.value)))
-            else:
-                result.append(self.lenient(env, item))
-        return result
+        return self.elements(env, node.elts, self.lenient)
 
     def eval_Tuple(self, env: Env, node: ast.Tuple) -> Any:
         return tuple(self.eval_List(env, node))
