@@ -448,6 +448,8 @@ class Options(NamedTuple):
     strip: bool = False
     precompile: bool = False
     separate_weights: bool = False
+    url: str = ""
+    token_env: str = ""
     debug: bool = False
     no_color: bool = False
     quiet: bool = False
@@ -525,6 +527,8 @@ FLAGS: dict[str, tuple[str, str, Any, str]] = {
     "shm_size": ("--shm-size", "SIZE", "size", "size of /dev/shm (default 6g)"),
     "pull": ("--pull", "WHEN", ("missing", "always", "never"), "when to pull the image (default missing)"),
     "dry_run": ("--dry-run", "", "flag", "print what would be run, and run nothing"),
+    "url": ("--url", "URL", "text", "a model that runs somewhere already, at http(s)://HOST:PORT"),
+    "token_env": ("--token-env", "NAME", "text", "the environment variable with a bearer token for --url"),
     "base_image": ("--base-image", "IMAGE", "text", "build on this image (default: by cog.yaml, or COG_BASE_IMAGE)"),
     "use_cog_base_image": ("--use-cog-base-image", "", ("true", "false"), "build on Cog's base image (default false)"),
     "use_cuda_base_image": ("--use-cuda-base-image", "WHEN", ("true", "false", "auto"), "build on NVIDIA's CUDA image"),
@@ -558,13 +562,17 @@ ALWAYS = ("debug", "no_color", "quiet")
 DOCKERFILE_FLAGS = ("file", "base_image", "use_cog_base_image", "use_cuda_base_image")
 NOT_YET = ("timestamp", "strip", "precompile", "separate_weights")
 BUILD_FLAGS = ("tag", "secret", "build_arg", *NOT_YET)
+URL_FLAGS = ("url", "token_env")
 PREDICT_FLAGS = tuple(flag for flag in FLAGS if flag not in ("as_json", "publish", *BUILD_FLAGS))
+TRAIN_FLAGS = tuple(flag for flag in PREDICT_FLAGS if flag not in URL_FLAGS)
+WITH_URL = ("inputs", "json", "as_json", "output", "setup_timeout", "timeout", "use_replicate_token", "dry_run",
+            "progress", *URL_FLAGS, *ALWAYS)  # what means something for a model that runs already
 TAKES_IMAGE = ("predict", "run", "train", "inspect")
 
 COMMAND_FLAGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "predict": (PREDICT_ABOUT, PREDICT_FLAGS),
     "run": (PREDICT_ABOUT, PREDICT_FLAGS),
-    "train": (TRAIN_ABOUT, PREDICT_FLAGS),
+    "train": (TRAIN_ABOUT, TRAIN_FLAGS),
     "exec": (EXEC_ABOUT,
              ("env", "env_file", "publish", "volume", "gpus", "cpu", "user", "network", "shm_size", "platform",
               "engine", *DOCKERFILE_FLAGS, "no_cache", "progress", *ALWAYS)),
@@ -573,7 +581,8 @@ COMMAND_FLAGS: dict[str, tuple[str, tuple[str, ...]]] = {
                *ALWAYS)),
     "debug": ("Print the Dockerfile of the model in this folder.", (*DOCKERFILE_FLAGS, *ALWAYS)),
     "inspect": ("Show the inputs and the output of IMAGE, or of the model in this folder.",
-                ("as_json", *DOCKERFILE_FLAGS, "openapi_schema", "engine", "platform", "pull", "progress", *ALWAYS)),
+                ("as_json", *DOCKERFILE_FLAGS, "openapi_schema", "engine", "platform", "pull", "progress", *URL_FLAGS,
+                 *ALWAYS)),
     "init": ("Make a first model in this folder, of files that are not there yet.", ALWAYS),
 }
 
@@ -671,7 +680,8 @@ def parse_argv(argv: list[str]) -> Options:
     images = raw.pop("image", ())
     given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
                              for name, value in raw.items() if value is not None}
-    given["inputs"] = tuple(split_input(pair) for pair in given.get("inputs", ()))
+    if "inputs" in given:
+        given["inputs"] = tuple(split_input(pair) for pair in given["inputs"])
     if images and "=" in images[0] and not images[0].startswith((".", "/")):
         raise UsageError(f"Invalid image name '{images[0]}'. Did you forget `-i`?",
                          hint=f"cog.pyz {command} -i {images[0]}")
@@ -680,7 +690,20 @@ def parse_argv(argv: list[str]) -> Options:
                          hint=f"cog.pyz exec {' '.join(images)}" if command == "run" else f"cog.pyz {command} --help")
     if command == "exec" and not words:
         raise UsageError("exec needs a command", hint="for example: cog.pyz exec python -V")
+    check_url_flags(given, images)
     return check_options(Options(command=command, image="".join(images), **{**given, "words": tuple(words)}))
+
+
+def check_url_flags(given: Collection[str], images: Sequence[str]) -> None:
+    """Nothing, when what was given goes with --url, or without it. Raises UsageError."""
+    if "url" not in given:
+        if "token_env" in given:
+            raise UsageError("--token-env goes with --url only")
+        return
+    odd = [FLAGS[name][0].split()[-1] for name in FLAGS if name in given and name not in WITH_URL]
+    odd = (["IMAGE"] if images else []) + odd
+    if odd:
+        raise UsageError(f"{', '.join(odd)} cannot go with --url", hint="the model there runs already")
 
 
 def check_options(options: Options) -> Options:
@@ -4190,16 +4213,18 @@ def read_fault(path: str, error: Exception) -> str:
 
 
 def data_url_chunks(file: LocalFile) -> Iterator[bytes]:
-    """The data URL of a file, piece by piece. Raises InputError: it cannot be read any more."""
+    """The data URL of a file, piece by piece. Raises InputError: it cannot be read any more, or got shorter."""
     from binascii import b2a_base64
 
     yield f"data:{file.mime};base64,".encode()
+    left = file.size
     try:
         with file.open() as source:
-            while True:
-                data = source.read(BASE64_SLICE)
+            while left:
+                data = source.read(min(BASE64_SLICE, left))
                 if not data:
-                    return
+                    raise InputError(f"{file.path or file.name} got shorter while it was being sent")
+                left -= len(data)
                 yield b2a_base64(data, newline=False)
     except OSError as error:
         raise InputError(read_fault(file.path or file.name, error)) from error
@@ -4538,6 +4563,47 @@ def render_inputs(values: Value, place: Callable[[LocalFile], str]) -> Value:
     if isinstance(values, list):
         return [render_inputs(value, place) for value in values]
     return values
+
+
+class InlineBody(NamedTuple):
+    """A JSON document in pieces: its text, and the files whose data URLs stand in it."""
+
+    parts: tuple[bytes | LocalFile, ...]
+
+    @property
+    def length(self) -> int:
+        """Bytes of the whole.
+
+        >>> InlineBody((b"{}", LocalFile("a", "a", 4, "text/plain", open))).length - len("{}data:text/plain;base64,")
+        8
+        """
+        heads = sum(len(f"data:{part.mime};base64,") for part in self.parts if not isinstance(part, bytes))
+        return heads + sum(len(part) if isinstance(part, bytes) else (part.size + 2) // 3 * 4 for part in self.parts)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The whole, piece by piece; the files are read meanwhile. Raises InputError."""
+        for part in self.parts:
+            if isinstance(part, bytes):
+                yield part
+            else:
+                yield from data_url_chunks(part)
+
+
+def render_body(document: JSON) -> InlineBody:
+    """A request's JSON, with the files in it."""
+    import json
+    import re
+
+    files: list[LocalFile] = []
+    tag = os.urandom(8).hex()
+
+    def place(file: LocalFile) -> str:
+        files.append(file)
+        return f"{tag}{len(files) - 1}:"
+
+    text = json.dumps(render_inputs(document, place)).encode()
+    pieces = re.split(rf"{tag}(\d+):".encode(), text)
+    return InlineBody(tuple(files[int(piece)] if at % 2 else piece for at, piece in enumerate(pieces)))
 
 
 def describe_inputs(values: JSON, schema: InputSchema | None) -> JSON:
@@ -7500,6 +7566,8 @@ class Transport:
     Whoever selects asks `pending` first: bytes that came with the HTTP head, or inside TLS, do not show in select.
     """
 
+    peer = "the engine"
+
     def __init__(self, connection: socket.socket, response: http.client.HTTPResponse | None = None) -> None:
         self._socket: Any = connection  # a socket.socket or an ssl.SSLSocket
         self._response = response
@@ -7561,14 +7629,13 @@ class Transport:
             self._response.close()
         self._socket.close()
 
-    @staticmethod
-    def _explain(error: OSError) -> Exception:
+    def _explain(self, error: OSError) -> Exception:
         name = type(error).__name__
         if name in ("SSLWantReadError", "SSLWantWriteError"):
             return BlockingIOError(error.errno, "not ready")
         if name in ("SSLZeroReturnError", "SSLEOFError"):
-            return StreamError("the connection to the engine was cut")
-        return StreamError(f"the connection to the engine broke: {error.strerror or error}")
+            return StreamError(f"the connection to {self.peer} was cut")
+        return StreamError(f"the connection to {self.peer} broke: {error.strerror or error}")
 
 
 class PendingJSON(Transport):
@@ -7716,11 +7783,16 @@ def dial(address: Address, timeout: float) -> socket.socket:
         raise
 
 
-def wrap_tls(address: Address, connection: socket.socket) -> socket.socket:
-    """The same connection inside TLS, with the address's certificates. Raises OSError (ssl.SSLError)."""
+def wrap_tls(address: Address, connection: socket.socket, authorities: str = "") -> socket.socket:
+    """The same connection inside TLS, with the address's certificates; PEM text has more authorities to trust.
+
+    Raises OSError (ssl.SSLError).
+    """
     import ssl
 
     context = ssl.create_default_context(cafile=address.ca or None)
+    if authorities:
+        context.load_verify_locations(cadata=authorities)
     if not address.verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if address.cert:
@@ -10386,13 +10458,26 @@ def chunk_body(pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield b"0\r\n\r\n"
 
 
+class Carrier(Protocol):
+    """What brings the bytes of a reply."""
+
+    on_data: Callable[[bytes], object]
+    on_end: Callable[[str | None], object]
+
+    def use(self, count: int, /) -> None:
+        """So many bytes were dealt with."""
+
+    def close(self) -> None:
+        """Bring no more."""
+
+
 class Answer:
     """The model's reply to one request. `status` and `headers` (lower-case names) are there once `ready`.
 
     Reading runs the loop, so it may not be done from a callback. `timeout`, in seconds, bounds every single wait.
     """
 
-    def __init__(self, loop: Loop, channel: Channel, method: str, timeout: float | None) -> None:
+    def __init__(self, loop: Loop, channel: Carrier, method: str, timeout: float | None) -> None:
         from collections import deque
 
         self._loop, self._channel, self._timeout = loop, channel, timeout
@@ -10401,7 +10486,7 @@ class Answer:
         self._failure: CogError | None = None
         self.status = 0
         self.headers: dict[str, str] = {}
-        self.complete = False
+        self.heard = self.complete = False  # heard: a byte of it was here
         channel.on_data, channel.on_end = self._on_data, self._on_end
 
     @property
@@ -10416,6 +10501,7 @@ class Answer:
 
     def _on_data(self, data: bytes) -> None:
         before = sum(map(len, self._parts))
+        self.heard = True
         try:
             self._take(self._parser.feed(data))
         except StreamError as error:
@@ -10813,9 +10899,12 @@ class Host:
     """
 
     starting = "Starting Docker image and running setup()..."
+    patience = 0.02  # seconds after which a busy model is asked again
+    inline = False  # files travel inside the JSON, and what the prediction prints in its answer
 
     def __init__(self, loop: Loop, console: Console) -> None:
         self.loop, self._console = loop, console
+        self.fetch: Callable[[str, Callable[[str, str, int | None], Sink]], None] | None = None
         self.link: Link | None = None
         self.log_tail = bytearray()
         self._log_time = 0.0  # when the model last printed something, monotonic
@@ -10892,11 +10981,22 @@ class Host:
         answer.wait()
         return answer
 
-    def open(self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-        """The reply to come; nothing is waited for. Raises ModelGone."""
+    def open(self, method: str, path: str, *, body: bytes | InlineBody = b"",
+             headers: Mapping[str, str] | None = None) -> Answer:
+        """The reply to come; nothing is waited for. Raises ModelGone; InputError: a file cannot be read."""
         if self.link is None:
             raise ModelGone("the model cannot be reached yet")
-        return self.link.open(method, path, body=body, headers=headers)
+        whole = b"".join(body.chunks()) if isinstance(body, InlineBody) else body
+        return self.link.open(method, path, body=whole, headers=headers)
+
+    def warn(self, text: str) -> None:
+        """Show a warning."""
+        self._console.warn(text)
+
+    def explain(self, path: str, answer: Answer) -> CogError | None:
+        """What an answer that is no success says of how the model is reached, if it does."""
+        del path, answer
+        return None
 
 
 class ContainerHost(Host):
@@ -12012,6 +12112,430 @@ class ProcessHost(Host):
             self._lock = -1
 
 
+# -- a model that runs somewhere already
+# Each request has a connection of its own, through the proxies and with the certificate authorities that this machine
+# is configured for. Files travel inside the JSON. The token goes to the model's own server and nowhere else.
+
+BODY_LIMIT = 100 << 20  # bytes of a request that runtimes with a "version" in their health take
+COMING_UP = 30.0  # seconds for which a server may end connections unanswered, or have a gateway answer for it
+PEEK_LIMIT = 5.0  # seconds for which the schema of a model that may not be ready is waited for
+STALL_LIMIT = 60.0  # seconds between two pieces of a file that is fetched
+POLL_PAUSES = (0.1, 1.0)  # seconds between two questions whether the model is ready: at first, and at most
+REDIRECT_LIMIT = 5
+
+
+class Endpoint(NamedTuple):
+    """The address of a server, and a path there without a slash at its end."""
+
+    scheme: str  # http or https
+    host: str
+    port: int
+    path: str = ""
+
+    @property
+    def place(self) -> str:
+        """Host and port, as a Host header has them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.scheme == "https" else 80) else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.place}{self.path}"
+
+
+def split_url(url: str) -> tuple[Endpoint, str]:
+    """The endpoint of a URL, and its query with the question mark. Raises ValueError: not http or https, or malformed.
+
+    >>> split_url("https://a.example/b/c%20d?e=1")
+    (Endpoint(scheme='https', host='a.example', port=443, path='/b/c%20d'), '?e=1')
+    """
+    from urllib.parse import quote, urlsplit
+
+    parts = urlsplit(url)
+    host = (parts.hostname or "").encode("idna").decode() if ":" not in (parts.hostname or "") else parts.hostname or ""
+    if parts.scheme not in ("http", "https") or not host or any(char <= " " for char in url):
+        raise ValueError("no http or https URL")
+    port = parts.port if parts.port is not None else 443 if parts.scheme == "https" else 80
+    safe = "/%:@!$&'()*+,;=~?"
+    query = "?" + quote(parts.query, safe=safe) if parts.query else ""
+    return Endpoint(parts.scheme, host, port, quote(parts.path, safe=safe)), query
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """The server that --url names. Raises UsageError, which shows no password.
+
+    >>> str(parse_endpoint("http://localhost:8393/")), str(parse_endpoint("https://[::1]/models/a"))
+    ('http://localhost:8393', 'https://[::1]/models/a')
+    """
+    if "@" in text.partition("://")[2].partition("/")[0]:
+        raise UsageError("--url takes no user and no password",
+                         hint="--token-env NAME names the variable that holds a bearer token")
+    try:
+        endpoint, query = split_url(text)
+    except ValueError:
+        query, endpoint = "?", Endpoint("", "", 0)
+    if query or "#" in text:
+        raise UsageError(f"--url {text!r} is not the address of a model", hint="--url http://HOST:PORT, or https://HOST")
+    return endpoint._replace(path=endpoint.path.rstrip("/"))
+
+
+def read_token(name: str, environ: Mapping[str, str]) -> str:
+    """The token in a variable. Raises UsageError, which does not show it."""
+    token = environ.get(name, "").strip()
+    if not token:
+        raise UsageError(f"--token-env {name}: the variable is not set", hint=f"export {name}=...")
+    if not token.isascii() or any(char <= " " for char in token):
+        raise UsageError(f"--token-env {name}: the variable holds no token: a space, or what is not ASCII")
+    return token
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine.
+
+    >>> is_loopback("localhost"), is_loopback("127.0.0.2"), is_loopback("gpu1")
+    (True, True, False)
+    """
+    return host in ("localhost", "::1") or host.startswith("127.") or host.endswith(".localhost")
+
+
+def find_proxy(endpoint: Endpoint, environ: Mapping[str, str]) -> tuple[Endpoint, str] | None:
+    """The proxy on the way to a server, and the credentials for it; None without one. Raises UsageError: unusable.
+
+    Read are http_proxy, https_proxy, all_proxy and no_proxy, in small letters or capitals; this machine needs none.
+
+    >>> find_proxy(Endpoint("https", "a.example", 443), {"HTTPS_PROXY": "me:x@proxy:3128"})
+    (Endpoint(scheme='http', host='proxy', port=3128, path=''), 'Basic bWU6eA==')
+    >>> find_proxy(Endpoint("https", "a.example", 443), {"https_proxy": "http://proxy", "no_proxy": "b.com,.example"})
+    """
+    def read(name: str) -> str:
+        return environ.get(name) or environ.get(name.upper(), "")
+
+    name = next((name for name in (f"{endpoint.scheme}_proxy", "all_proxy") if read(name)), "")
+    if not name or is_loopback(endpoint.host):
+        return None
+    import base64
+    from urllib.parse import unquote
+    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
+
+    if proxy_bypass_environment(f"{endpoint.host}:{endpoint.port}", {"no": read("no_proxy")}):
+        return None
+    text = read(name) if "://" in read(name) else f"http://{read(name)}"
+    user, _, place = text.partition("://")[2].rpartition("@")
+    try:
+        proxy, _ = split_url(f"{text.partition('://')[0]}://{place}")
+    except ValueError:
+        proxy = Endpoint("", "", 0)
+    if proxy.scheme != "http":
+        raise UsageError(f"{name} is not the address of an HTTP proxy",
+                         hint=f"unset {name}, or no_proxy={endpoint.host} goes around it")
+    return proxy._replace(path=""), "Basic " + base64.b64encode(unquote(user).encode()).decode() if user else ""
+
+
+def explain_connect(endpoint: Endpoint, error: OSError) -> ModelGone:
+    """Why a server could not be connected to, and what to do about it."""
+    name, said = type(error).__name__, str(error.strerror or error)
+    if name == "gaierror":
+        return ModelGone(f"{endpoint.host} cannot be found: {said}", hint="is the name right, and is there a network?")
+    if isinstance(error, ConnectionRefusedError):
+        return ModelGone(f"nothing listens at {endpoint.place}: {said.lower()}", hint="is the model started?")
+    if name == "SSLCertVerificationError":
+        why = getattr(error, "verify_message", "") or said
+        return ModelGone(f"the certificate of {endpoint.place} is not trusted: {why}",
+                         hint="COG_CA_CERT=FILE names the authority that signed it")
+    if name.startswith("SSL") or (endpoint.scheme == "https" and isinstance(error, ConnectionError)):
+        return ModelGone(f"{endpoint.place} does not speak TLS with us: {getattr(error, 'reason', '') or said}",
+                         hint="does it speak http:// only?")
+    if isinstance(error, TimeoutError):
+        return ModelGone(f"{endpoint.place} does not answer within {DIAL_TIMEOUT:g} seconds")
+    return ModelGone(f"cannot reach {endpoint.place}: {said}")
+
+
+class WebStream(Transport):
+    """A connection to a server; one that breaks ends, and `broken` says how."""
+
+    peer = "the server"
+    broken = ""
+
+    def recv(self, limit: int) -> bytes:
+        """At most so many bytes, none at the end. Raises BlockingIOError: nothing is here."""
+        try:
+            return super().recv(limit)
+        except StreamError as error:
+            self.broken = str(error)
+            return b""
+
+
+class Exchange:
+    """A request on a connection of its own: sends its pieces and brings the reply to an Answer."""
+
+    def __init__(self, loop: Loop, stream: WebStream, pieces: Iterator[bytes]) -> None:
+        self.on_data: Callable[[bytes], object] = len  # an Answer sets these two at once
+        self.on_end: Callable[[str | None], object] = bool
+        self._loop, self._stream, self._pieces = loop, stream, pieces
+        self._source = loop.add(stream, self._take, self._end, self.send)
+
+    def _take(self, data: bytes) -> None:
+        self.on_data(data)
+
+    def send(self) -> None:
+        """Queue what there is room for. Raises InputError: a file cannot be read."""
+        while self._source.queued < LINK_QUEUE and self._source.open and not self._source.broken:
+            piece = next((piece for piece in self._pieces if piece), b"")
+            if not piece:
+                return
+            self._source.send(piece)
+
+    def _end(self) -> None:
+        getattr(self._pieces, "close", bool)()
+        self.on_end(self._stream.broken or None)
+
+    def use(self, count: int, /) -> None:
+        """Nothing: what has come is read before the loop takes more."""
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._loop.remove(self._source)
+        getattr(self._pieces, "close", bool)()
+
+
+class Web:
+    """Servers, as this machine is configured to reach them."""
+
+    def __init__(self, loop: Loop, console: Console, environ: Mapping[str, str], cwd: str) -> None:
+        self.loop, self.console, self._environ = loop, console, environ
+        self._authorities = "".join(read_certificates(environ.get("COG_CA_CERT", ""), cwd))
+
+    def ask(self, endpoint: Endpoint, method: str, query: str = "", *, body: InlineBody | None = None,
+            headers: Mapping[str, str] | None = None, timeout: float | None = None) -> Answer:
+        """The reply to come, for the endpoint's path; only the connection is waited for. Raises ModelGone."""
+        proxy = find_proxy(endpoint, self._environ)
+        self.console.debug(f"web: {method} {endpoint}" + (f" through {proxy[0].place}" if proxy else ""))
+        fields = {"host": endpoint.place, "user-agent": f"cog.pyz/{__version__}", "accept-encoding": "identity",
+                  "connection": "close", **{name.lower(): value for name, value in (headers or {}).items()}}
+        target = endpoint.path or "/"
+        if proxy and endpoint.scheme == "http":
+            target = str(endpoint._replace(path="")) + target
+            fields.update({"proxy-authorization": proxy[1]} if proxy[1] else {})
+        if method != "GET":
+            fields["content-length"] = str(body.length if body is not None else 0)
+        lines = [f"{method} {target}{query} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+        exchange = Exchange(self.loop, WebStream(self._connect(endpoint, proxy)),
+                            chain_bytes("\r\n".join(lines).encode("ascii"), body.chunks() if body is not None else ()))
+        answer = Answer(self.loop, exchange, method, timeout)
+        exchange.send()
+        return answer
+
+    def _connect(self, endpoint: Endpoint, proxy: tuple[Endpoint, str] | None) -> socket.socket:
+        """A connection on which a request can be sent. Raises ModelGone."""
+        first = proxy[0] if proxy else endpoint
+        try:
+            connection = dial(Address("tcp", first.host, first.port), DIAL_TIMEOUT)
+        except OSError as error:
+            failure = explain_connect(first, error)
+            if proxy:
+                failure = ModelGone(f"the proxy: {failure}", hint=f"no_proxy={endpoint.host} goes around it")
+            raise failure from error
+        try:
+            if endpoint.scheme == "https" and proxy:
+                self._open_tunnel(connection, endpoint, *proxy)
+            if endpoint.scheme == "https":
+                connection = wrap_tls(Address("tls", endpoint.host, endpoint.port), connection, self._authorities)
+            return connection
+        except OSError as error:
+            connection.close()
+            raise explain_connect(endpoint, error) from error
+        except BaseException:
+            connection.close()
+            raise
+
+    @staticmethod
+    def _open_tunnel(connection: socket.socket, endpoint: Endpoint, proxy: Endpoint, credentials: str) -> None:
+        """Have a proxy pass on to the server what is sent from now on. Raises ModelGone, OSError."""
+        goal = f"[{endpoint.host}]:{endpoint.port}" if ":" in endpoint.host else f"{endpoint.host}:{endpoint.port}"
+        sent = f"proxy-authorization: {credentials}\r\n" if credentials else ""
+        connection.sendall(f"CONNECT {goal} HTTP/1.1\r\nhost: {goal}\r\n{sent}\r\n".encode("ascii"))
+        text = b""
+        while not text.endswith(b"\r\n\r\n") and len(text) < HEAD_LIMIT:
+            data = connection.recv(1)
+            if not data:
+                raise ModelGone(f"the proxy {proxy.place} ended the connection to {goal}")
+            text += data
+        status = parse_head(text.strip()).start[1:]
+        if not status[0].startswith("2"):
+            raise ModelGone(f"the proxy {proxy.place} refuses a connection to {goal}: {' '.join(status)}",
+                            hint="its variable may need a user: https_proxy=http://USER:PASSWORD@HOST:PORT"
+                            if status[0] == "407" else f"no_proxy={endpoint.host} goes around it")
+
+    def fetch(self, url: str, stage: Callable[[str, str, int | None], Sink], endpoint: Endpoint, token: str) -> None:
+        """Put what a URL leads to into the sink that `stage` makes of its name, type and length.
+
+        The token is for what the endpoint's own server has. Raises ModelGone: it cannot be had.
+        """
+        from urllib.parse import unquote, urljoin
+
+        shown = url.partition("?")[0]
+        for _ in range(REDIRECT_LIMIT):
+            try:
+                place, query = split_url(url)
+            except ValueError as error:
+                raise ModelGone(f"the output file {shown} cannot be fetched: it is at no http or https URL") from error
+            own = place._replace(path="") == endpoint._replace(path="")
+            answer = self.ask(place, "GET", query, timeout=STALL_LIMIT,
+                              headers={"authorization": f"Bearer {token}"} if token and own else {})
+            answer.wait()
+            if answer.status not in (301, 302, 303, 307, 308):
+                break
+            url = urljoin(url, answer.headers.get("location", ""))
+            answer.close()
+        if answer.status != 200:
+            answer.close()
+            raise ModelGone(f"the output file {shown} cannot be fetched: status {answer.status}")
+        length = answer.headers.get("content-length")
+        sink = stage(unquote(place.path.rpartition("/")[2]), answer.headers.get("content-type", ""),
+                     parse_length(length) if length is not None else None)
+        for data in answer:
+            sink.write(data)
+        sink.close()
+
+
+def parse_document(data: bytes) -> JSON | None:
+    """The JSON object in some bytes; None if there is none."""
+    import json
+
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+class UrlHost(Host):
+    """A model that somebody else started, behind a URL; nothing is started and nothing is ended."""
+
+    inline = True
+    patience = 0.5
+
+    def __init__(self, endpoint: Endpoint, token: str, web: Web) -> None:
+        super().__init__(web.loop, web.console)
+        self.endpoint, self._token, self._web = endpoint, token, web
+        self.starting = f"Waiting for the model at {endpoint}..."
+        self.fetch = lambda url, stage: web.fetch(url, stage, endpoint, token)
+        self._health = ""
+        self._body: JSON | None = None
+        self._began = self._due = float("inf")
+        self._poll: Answer | None = None
+
+    @property
+    def health(self) -> str:
+        """The model's last status, empty before there is one."""
+        return self._health
+
+    @property
+    def health_body(self) -> JSON | None:
+        """What the model said with its last status."""
+        return self._body
+
+    @property
+    def gone(self) -> bool:
+        """Never: a request that fails says so itself."""
+        return False
+
+    def ended(self) -> str:
+        """What became of the model, in words."""
+        return f"{self.endpoint} answered without a final status"
+
+    def start(self) -> None:
+        """Begin to ask whether the model is ready. Raises ModelGone."""
+        self._began = self._due = time.monotonic()
+        self.keep_up()
+
+    def is_due(self) -> bool:
+        """Whether the model has said how it is."""
+        return self._poll is not None and self._poll.ready
+
+    def keep_up(self) -> None:
+        """Ask how the model is, until it is ready or has failed. Raises UsageError, ModelGone."""
+        now = time.monotonic()
+        if self._poll is None and self._health in ("", "STARTING") and now >= self._due:
+            self._poll = self.open("GET", "/health-check")
+        if self._poll is not None and self._poll.ready:
+            answer, self._poll = self._poll, None
+            self._due = now + min(max((now - self._began) / 10, POLL_PAUSES[0]), POLL_PAUSES[1])
+            self._take_health(answer, late=now - self._began > COMING_UP)
+
+    def _take_health(self, answer: Answer, *, late: bool) -> None:
+        garbled = answer.heard and not answer.status
+        if answer.status in (0, 502, 503, 504) and not late and not garbled:
+            answer.close()
+            return
+        if not answer.status:
+            answer.close()
+            raise ModelGone(f"{self.endpoint} " + ("answers, but not in HTTP" if garbled else "ends every connection "
+                            "without an answer"), hint="is it http:// or https://, and the right port?")
+        error = self.explain("/health-check", answer)
+        if error is not None:
+            raise error
+        body = parse_document(answer.read())
+        if answer.status >= 500:
+            raise ModelGone(f"{self.endpoint} is not well: /health-check returned status {answer.status}")
+        if body is None or not isinstance(body.get("status"), str):
+            raise self._stranger("/health-check", answer.status)
+        self._health, self._body = body["status"], body
+
+    def _stranger(self, path: str, status: int) -> UsageError:
+        return UsageError(f"no Cog model answers at {self.endpoint}: {path} returned status {status}",
+                          hint="--url is the address below which the model's /health-check and /predictions are")
+
+    def peek_document(self) -> JSON | None:
+        """The model's OpenAPI document, if its server gives one without making us wait. Raises ModelGone."""
+        answer = self.open("GET", "/openapi.json")
+        self.wait(lambda: answer.ready, time.monotonic() + PEEK_LIMIT)
+        if answer.status == 200:
+            return parse_document(answer.read())
+        answer.close()
+        return None
+
+    def open(self, method: str, path: str, *, body: bytes | InlineBody = b"",
+             headers: Mapping[str, str] | None = None) -> Answer:
+        """The reply to come; only the connection is waited for. Raises ModelGone; InputError: it would be refused."""
+        body = InlineBody((body,)) if isinstance(body, bytes) else body
+        if body.length > BODY_LIMIT and "version" in (self._body or {}):
+            raise self._too_large(f"the server of this model takes requests of at most {BODY_LIMIT >> 20} MiB, and "
+                                  f"with its files this one has {body.length / (1 << 20):.1f} MiB")
+        token = {"authorization": f"Bearer {self._token}"} if self._token else {}
+        place = self.endpoint._replace(path=self.endpoint.path + path)
+        return self._web.ask(place, method, body=body, headers={**token, **(headers or {})})
+
+    @staticmethod
+    def _too_large(what: str) -> InputError:
+        return InputError(what, hint="-i NAME=https://... has the model fetch a file itself; with IMAGE in place of "
+                                     "--url files may be of any size")
+
+    def explain(self, path: str, answer: Answer) -> CogError | None:
+        """What an answer says of how the model is reached, if it says anything. Closes the answer then."""
+        status, url = answer.status, self.endpoint
+        error: CogError | None = None
+        if status in (401, 403):
+            what = "does not accept the token" if self._token else "wants a token"
+            error = UsageError(f"{url} {what}: {path} returned status {status}",
+                               hint="--token-env NAME names the variable that holds one")
+        elif 300 <= status < 400:
+            goal = answer.headers.get("location", "")
+            goal = goal[:-len(path)] if goal.endswith(path) else goal
+            error = UsageError(f"{url} sends us elsewhere: {path} returned status {status}", hint=f"--url {goal}")
+        elif status in (404, 405) and path != "/openapi.json":
+            error = self._stranger(path, status)
+        elif status == 407:
+            error = ModelGone(f"the proxy on the way to {url} wants a user: status 407",
+                              hint="http_proxy=http://USER:PASSWORD@HOST:PORT")
+        elif status == 409:
+            error = PredictionFailed(f"the model at {url} is busy with another prediction", hint="try again later")
+        elif status == 413:
+            error = self._too_large(f"{url} does not take so large a request: {path} returned status 413")
+        if error is not None:
+            answer.close()
+        return error
+
+
 # -- building an image
 
 CONTEXT_TOLD = 5.0  # seconds between two plain lines about a context that is being sent
@@ -12202,8 +12726,8 @@ class Request(NamedTuple):
 
     id: str
     path: str  # /predictions or /trainings
-    body: JSON  # {"input": {...}} and the context
-    hook: str  # where the runtime's webhooks go
+    body: JSON  # {"input": {...}} and the context; the files in it travel inside the JSON
+    hook: str  # where the runtime's webhooks go, if they can
     streamed: bool = False  # ask for server-sent events
     live: bool = False  # the output is wanted as it grows
     logged: bool = False  # the model's log comes through webhooks (0.17 and newer), not on the container's streams
@@ -12317,8 +12841,9 @@ def refusal(request: Request, status: int, answer: bytes) -> CogError:
     """The error for an answer of the model that refuses the request."""
     if status == 422:
         return InputError(refusal_text(answer), hint=REFUSAL_HINT)
-    said = answer[:300].decode("utf-8", "replace").strip()
-    return ModelGone(f"Failed to run {request.noun}: {request.path} call returned status {status}: {said}")
+    said = " ".join(answer[:300].decode("utf-8", "replace").split())
+    said = "" if not said or said.startswith("<") else f": {said}"  # a page for browsers
+    return ModelGone(f"Failed to run {request.noun}: {request.path} call returned status {status}{said}")
 
 
 def parse_response(answer: bytes) -> JSON:
@@ -12395,7 +12920,8 @@ class Glance:
         self._answer: Answer | None = None
         self._reader: JSONReader | None = None
         self._events = request.streamed  # they are worth asking for
-        self._began, self._due, self._complete = 0.0, time.monotonic() + GLANCE_FIRST, False
+        self._began, self._complete = 0.0, False
+        self._due = time.monotonic() + GLANCE_FIRST if request.logged else float("inf")
 
     def go_on(self) -> bool:
         """Ask if it is time to, or read what has come. False while events are coming."""
@@ -12449,7 +12975,7 @@ class Glance:
 
 
 class Call:
-    """A request to a 0.17 or newer runtime that stays open until its answer, and glances at it meanwhile."""
+    """A request that stays open until its answer, and glances at it meanwhile if the runtime is 0.17 or newer."""
 
     def __init__(self, host: Host, request: Request, progress: Progress, lane: Lane) -> None:
         self.received = 0  # bytes of the answer
@@ -12460,12 +12986,14 @@ class Call:
         self._post()
 
     def _post(self) -> None:
-        import json
-
         self._reader, self._refusal = self._lane.json_reader(), bytearray()
-        body = json.dumps({"id": self._request.id, **self._request.body}).encode()
+        body = render_body({"id": self._request.id, **self._request.body})
         self._answer: Answer | None = self._host.open("POST", self._request.path, body=body,
                                                       headers={"Content-Type": "application/json"})
+
+    def stop_trying(self) -> None:
+        """Do not ask a busy model again."""
+        self._retry = float("inf")
 
     def turn(self) -> bool:
         """Read what has come: whether that was the answer.
@@ -12475,7 +13003,7 @@ class Call:
         if self._progress.final is not None:
             return True
         if self._failure is not None:
-            if time.monotonic() > self._failure[0] + LOSS_LIMIT:
+            if time.monotonic() > self._failure[0] + LOSS_LIMIT or self._host.inline:
                 raise self._failure[1]
             return False
         try:
@@ -12508,8 +13036,9 @@ class Call:
             self._progress.hook(self._reader.close())
             return True
         if answer.status not in (409, 503) or time.monotonic() > self._give_up or self._host.gone:
-            raise refusal(self._request, answer.status, bytes(self._refusal))
-        self._answer, self._retry = None, time.monotonic() + 0.02
+            raise (self._host.explain(self._request.path, answer)
+                   or refusal(self._request, answer.status, bytes(self._refusal)))
+        self._answer, self._retry = None, max(self._retry, time.monotonic() + self._host.patience)
         return False
 
 
@@ -12519,15 +13048,16 @@ def run_prediction(host: Host, request: Request, progress: Progress, lane: Lane)
     Raises PredictionFailed: out of time; InputError: refused; ModelGone, StreamError. Interrupted passes through after
     the prediction was cancelled.
     """
-    progress.logs.wanted = request.logged
+    progress.logs.wanted = request.logged or host.inline
+    call: Call | None = None
     ended, received = (lambda: progress.final is not None), (lambda: lane.received)
     try:
-        if request.logged and (request.streamed or not request.live):
-            host.spoken = Spoken()
-            call = Call(host, request, progress, lane)
-            ended, received = call.turn, (lambda: lane.received + call.received)
+        if host.inline or (request.logged and (request.streamed or not request.live)):
+            host.spoken = None if host.inline else Spoken()
+            call = made = Call(host, request, progress, lane)
+            ended, received = made.turn, (lambda: lane.received + made.received)
             await_end(host, request, ended, received)
-            host.wait(lambda: call.glance.go_on() or host.gone, time.monotonic() + GLANCE_LAST)
+            host.wait(lambda: made.glance.go_on() or host.gone, time.monotonic() + GLANCE_LAST)
         else:
             post_prediction(host, request, progress)
             await_end(host, request, ended, received)
@@ -12535,6 +13065,8 @@ def run_prediction(host: Host, request: Request, progress: Progress, lane: Lane)
             host.wait(lambda: not lane.open_uploads() or host.gone)
         host.drain()
     except (Interrupted, PredictionFailed):
+        if call is not None:
+            call.stop_trying()
         cancel_prediction(host, request, ended)
         raise
     finally:
@@ -12578,7 +13110,8 @@ def cancel_prediction(host: Host, request: Request, ended: Callable[[], bool]) -
     with contextlib.suppress(ModelGone, StreamError, InputError):
         if not host.gone and not ended():
             host.open("POST", f"{request.path}/{request.id}/cancel")
-            host.wait(lambda: ended() or host.gone, time.monotonic() + STOP_GRACE)
+            if not host.wait(lambda: ended() or host.gone, time.monotonic() + STOP_GRACE) and host.inline:
+                host.warn(f"the model may go on with the {request.noun}: its server did not cancel it in time")
 
 
 
@@ -12952,6 +13485,7 @@ class OutputStore:
         self._uploads: dict[int, StagedFile] = {}
         self._taken = {plan.name.lower()} if plan.name else set()
         self._succeeded = True
+        self.fetch: Callable[[str, Callable[[str, str, int | None], Sink]], None] | None = None
         self.written: list[str] = []
         if plan.warning:
             console.warn(plan.warning)
@@ -13044,8 +13578,16 @@ class OutputStore:
             if self._succeeded and (staged is None or not staged.whole):
                 raise StreamError("the model named an output file that it did not send")
             return staged if staged is not None and staged.whole else None
+        if self.fetch is not None and self._succeeded and is_file(schema) and value[:8].lower().startswith(
+                ("http://", "https://")):
+            return self._stage_fetched(self.fetch, value)
         sure = is_file(schema) or (is_place and ";base64," in value[:256])  # elsewhere, text may begin like a data URL
         return self._stage_copy(value) if sure else None
+
+    def _stage_fetched(self, fetch: Callable[[str, Callable[[str, str, int | None], Sink]], None],
+                       url: str) -> StagedFile:
+        fetch(url, self._stage)
+        return self._staged[-1]
 
     def _stage_copy(self, text: str) -> StagedFile | None:
         decoded = decode_data_url(text)
@@ -13284,6 +13826,8 @@ def cmd_predict(options: Options, world: World) -> int:
     job = Job(options, None, {}, plan_result(options, None, world), variables, context)
     reader = Reader(world.stdin, world.cwd, world.home)
     try:
+        if options.url:
+            return predict_url(job, reader, world)
         return predict_image(job, reader, world) if options.image else predict_source(job, reader, world)
     finally:
         reader.close()
@@ -13307,6 +13851,30 @@ def predict_image(job: Job, reader: Reader, world: World) -> int:
         check_task(options, label.get("predict") or label.get("run") or "", label.get("train") or "")
         job = fill_job(job._replace(options=options), image_document(image), reader, world)
         return run_in_container(engine, job, image, label, None, reader, world)
+
+
+def make_url_host(options: Options, world: World) -> UrlHost:
+    """The host for --url and --token-env. Raises UsageError."""
+    endpoint = parse_endpoint(options.url)
+    token = read_token(options.token_env, world.environ) if options.token_env else ""
+    if token and endpoint.scheme == "http" and not is_loopback(endpoint.host):
+        world.console.warn(f"the token is sent to {endpoint.host} without TLS, for all on the way to read")
+    return UrlHost(endpoint, token, Web(world.loop, world.console, world.environ, world.cwd))
+
+
+def predict_url(job: Job, reader: Reader, world: World) -> int:
+    """Run a job on a model that runs already; return the exit code."""
+    host = make_url_host(job.options, world)
+    if job.options.dry_run:
+        job = ask_schema(host, job, reader, world)
+        world.console.result(render_json({"url": str(host.endpoint),
+                                          "input": describe_inputs(job.values, job_schema(job.options, job.document))}))
+        return 0
+    document = host.peek_document()
+    if document is not None:
+        job = fill_job(job, document, reader, world)
+    token = os.urandom(16).hex()
+    return run_job(job, lambda lane: host, f"cog-{token[:12]}", token, 0, True, reader, world)
 
 
 def read_project(options: Options, world: World) -> Config:
@@ -13596,6 +14164,7 @@ def run_job(job: Job, make_host: Callable[[Lane], Host], name: str, token: str, 
         if job.document is None:
             job = ask_schema(host, job, reader, world)
             store = stack.enter_context(contextlib.closing(make_store(job, console, name)))
+        store.fetch = host.fetch
         live = LiveText(console) if job.result.live else None
         progress.show = live.feed if live is not None else None
         console.phase(f"Running {job.result.noun}...")
@@ -13617,17 +14186,20 @@ def make_store(job: Job, console: Console, name: str) -> OutputStore:
     return OutputStore(job.result, schema, console, name)
 
 
+def read_document(host: Host) -> JSON | None:
+    """The OpenAPI document of a running model, if it has one. Raises ModelGone, UsageError: it cannot be asked."""
+    answer = host.request("GET", "/openapi.json")
+    error = host.explain("/openapi.json", answer)
+    if error is not None:
+        raise error
+    document = parse_document(answer.read())
+    return document if answer.status == 200 else None
+
+
 def ask_schema(host: Host, job: Job, reader: Reader, world: World) -> Job:
     """The job, read again with the schema of the running model, if it has one. Raises InputError."""
-    import json
-
-    answer = host.request("GET", "/openapi.json")
-    body = answer.read()
-    try:
-        document = json.loads(body) if answer.status == 200 else None
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
+    document = read_document(host)
+    if document is None:
         world.console.debug("the model has no schema: its inputs are not checked")
         return job
     return fill_job(job, document, reader, world)
@@ -13646,10 +14218,12 @@ def training_path(host: Host) -> str:
 
 def make_request(host: Host, job: Job, lane: Lane, overlapping: bool) -> Request:
     """The request as it is posted; files are in the lane."""
-    values = render_inputs(job.values, lambda file: lane.add_file(file.open, file.name, file.size))
+    values = job.values if host.inline else render_inputs(
+        job.values, lambda file: lane.add_file(file.open, file.name, file.size))
     path = training_path(host) if is_training(job.options) else "/predictions"
     operation = ((job.document or {}).get("paths") or {}).get(path, {}).get("post", {})
-    return Request(f"cog{os.urandom(12).hex()}", path, {"input": values, **job.context}, lane.hook_url,
+    return Request(f"cog{os.urandom(12).hex()}", path, {"input": values, **job.context},
+                   "" if host.inline else lane.hook_url,
                    streamed=job.result.live and bool(operation.get("x-cog-streaming")), live=job.result.live,
                    logged=speaks_coglet(host), timeout=job.options.timeout, watched=not overlapping,
                    noun=job.result.noun)
@@ -14087,15 +14661,31 @@ def inspect_image(options: Options, world: World) -> JSON:
     }
 
 
+def inspect_url(options: Options, world: World) -> JSON:
+    """What a model that runs already says of itself; null stands for what it does not. Raises CogError."""
+    import contextlib
+
+    with contextlib.closing(make_url_host(options, world)) as host:
+        document = read_document(host)
+    keys = ("image", "config", "base_image", "system_packages", "requirements", "runtime", "run", "environment",
+            "pip_freeze")
+    return {"url": str(host.endpoint), "schema": document, **dict.fromkeys(keys)}
+
+
 def cmd_inspect(options: Options, world: World) -> int:
-    """Show the inputs and output of an image, or of the model in this folder; return 0."""
+    """Show the inputs and output of an image, of the model in this folder, or of one that runs; return 0."""
     import json
 
-    found = inspect_image(options, world) if options.image else inspect_source(options, world)
+    if options.url:
+        found = inspect_url(options, world)
+    else:
+        found = inspect_image(options, world) if options.image else inspect_source(options, world)
     if options.as_json:
         world.console.result(json.dumps(found, indent=2, ensure_ascii=False).encode() + b"\n")
         return 0
     if found["schema"] is None:
+        if options.url:
+            raise UsageError(f"{options.url} offers no schema of a model at /openapi.json")
         raise UsageError(f"{options.image} has no label with a schema", hint="--json shows what its labels say")
     world.console.result(render_signature(found["schema"]).encode())
     return 0
