@@ -13258,12 +13258,9 @@ class StagedFile:
             raise write_fault(shown, error) from error
 
     def _open(self, folder: str) -> int:
-        if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
-            try:
-                return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
-                    raise
+        unnamed = open_unnamed(folder)
+        if unnamed is not None:
+            return unnamed
         path = os.path.join(folder, self._part)
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
         self.hidden = path
@@ -13345,6 +13342,29 @@ class StagedFile:
         if self.hidden:
             remove_quietly(self.hidden)
         self.hidden = path
+
+
+def open_unnamed(folder: str) -> int | None:
+    """The descriptor of a new file without a name; None where the folder's filesystem has no such thing."""
+    if not hasattr(os, "O_TMPFILE") or not os.path.isdir("/proc/self/fd"):
+        return None
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            raise
+        return None
+
+
+def has_unnamed(folder: str) -> bool:
+    """Whether files in a folder can be written without a name; a folder that takes no file counts as one."""
+    try:
+        unnamed = open_unnamed(folder)
+    except OSError:
+        return True
+    if unnamed is not None:
+        os.close(unnamed)
+    return unnamed is not None
 
 
 def with_more_descriptors(open_one: Callable[[], int]) -> int:
@@ -13476,7 +13496,8 @@ class OutputFile(NamedTuple):
 class OutputStore:
     """Takes a model's files while it runs, and its response at the end. Use as a context manager.
 
-    `run` names the run; hidden names, where there must be any, are .cog-RUN-NUMBER.part.
+    `run` names the run; hidden names, where there must be any, are .cog-RUN-NUMBER.part, and a guardian removes
+    them should this process be killed.
     """
 
     def __init__(self, plan: OutputPlan, schema: JSON | None, console: Console, run: str) -> None:
@@ -13487,6 +13508,7 @@ class OutputStore:
         self._succeeded = True
         self.fetch: Callable[[str, Callable[[str, str, int | None], Sink]], None] | None = None
         self.written: list[str] = []
+        self._guardian = None if has_unnamed(self._staging_folder()) else Guardian(self._sweep)
         if plan.warning:
             console.warn(plan.warning)
 
@@ -13500,13 +13522,27 @@ class OutputStore:
         """Give up what was not published."""
         while self._staged:
             self._staged.pop().abort()
+        if self._guardian is not None:
+            self._guardian.dismiss()
 
-    def _stage(self, name: str, mime: str, length: int | None = None) -> StagedFile:
+    def _sweep(self) -> bool:
+        """Remove every hidden file of this run; True, for nothing more can be done."""
+        folder = self._staging_folder()
+        for name in os.listdir(folder):
+            if name.startswith(f".cog-{self._run}-") and name.endswith(".part"):
+                remove_quietly(os.path.join(folder, name))
+        return True
+
+    def _staging_folder(self) -> str:
         plan, folder = self._plan, self._plan.folder
         if plan.raw or plan.special or (os.path.isdir(folder) and not os.access(folder, os.W_OK)):
             import tempfile
 
-            folder = tempfile.gettempdir()
+            return tempfile.gettempdir()
+        return folder
+
+    def _stage(self, name: str, mime: str, length: int | None = None) -> StagedFile:
+        plan, folder = self._plan, self._staging_folder()
         shown = f"{plan.prefix}{plan.stem}{plan.extension or safe_extension(mime, name)}"
         part = f".cog-{self._run}-{len(self._staged)}.part"
         staged = StagedFile(folder, part, shown, name=name, mime=mime, length=length)

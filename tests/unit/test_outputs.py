@@ -8,6 +8,9 @@ import os
 import resource
 import signal
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any, Callable
 
@@ -16,6 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cogpredict as cog
+
+ROOT = Path(__file__).resolve().parents[2]
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "inputs"
 FILE = {"type": "string", "format": "uri"}
@@ -480,6 +485,31 @@ def no_unnamed_files_on_this_disk(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError(errno.EOPNOTSUPP, "not here")
         return real(path, flags, *more)
     monkeypatch.setattr(os, "open", refuse)
+
+
+WRITER = """
+import os, sys
+del os.O_TMPFILE
+import cogpredict as cog
+plan = cog.plan_output("", as_json=False, schema={"type": "string", "format": "uri"}, cwd=sys.argv[1], home="/")
+store = cog.OutputStore(plan, None, cog.Console({}), "run")
+store.open_upload(0, "a.png", "image/png", None).write(b"half a picture")
+print("written", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="no system without unnamed files need be played")
+def test_a_killed_run_leaves_no_hidden_file(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as writer:
+        assert writer.stdout is not None and writer.stdout.readline() == b"written\n"
+        assert [path.name for path in tmp_path.iterdir()] == [".cog-run-0.part"]
+        writer.kill()
+    deadline = time.monotonic() + 10
+    while list(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("poor", [no_unnamed_files, no_links, no_unnamed_files_on_this_disk])
