@@ -336,6 +336,20 @@ class Console:
             self._held[stream] = held + data[whole:]
         self._redraw = 0.0
 
+    def pass_on(self, data: bytes, stream: int) -> None:
+        """Write what a served model printed to the same stream of ours, as it comes; what cannot be kept is dropped.
+
+        Raises BrokenPipeError: nobody reads stdout any more.
+        """
+        if stream != 1:
+            self.log(data, stream)
+            return
+        try:
+            self.result(data)
+        except OutputError:
+            pass  # full, or closed from the start: a server goes on
+        self._column = self._out_tty and self._err_tty and data[-1:] != b"\n"
+
     def result(self, data: bytes, *, stream: int = 1, raw: bool = False) -> None:
         """Write bytes of the result to stdout, at once; or to stderr, 2. Raises OutputError, BrokenPipeError.
 
@@ -450,6 +464,9 @@ class Options(NamedTuple):
     separate_weights: bool = False
     url: str = ""
     token_env: str = ""
+    port: int = 8393
+    host: str = "127.0.0.1"
+    upload_url: str = ""
     debug: bool = False
     no_color: bool = False
     quiet: bool = False
@@ -491,6 +508,52 @@ def parse_size(text: str) -> int:
     return size
 
 
+def parse_port(text: str) -> int:
+    """A TCP port, 0 for any that is free.
+
+    >>> parse_port("8393")
+    8393
+    """
+    import argparse
+
+    if not (text.isascii() and text.isdigit() and int(text[:9]) < 1 << 16):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: a number up to 65535")
+    return int(text)
+
+
+def parse_bind_address(text: str) -> str:
+    """An IP address of this machine to listen on.
+
+    >>> parse_bind_address("localhost"), parse_bind_address("[::1]")
+    ('127.0.0.1', '::1')
+    """
+    import argparse
+    import ipaddress
+
+    try:
+        return str(ipaddress.ip_address("127.0.0.1" if text == "localhost" else text.strip("[]")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an IP address, such as 0.0.0.0") from None
+
+
+def parse_http_url(text: str) -> str:
+    """A URL with http or https.
+
+    >>> parse_http_url("http://host.docker.internal:8000/up")
+    'http://host.docker.internal:8000/up'
+    """
+    import argparse
+    from urllib.parse import urlsplit
+
+    try:
+        is_url = urlsplit(text).scheme in ("http", "https") and bool(urlsplit(text).hostname)
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an http or https URL")
+    return text
+
+
 def split_input(argument: str) -> tuple[str, str]:
     """One `-i NAME=VALUE`, split at its first `=`, one pair of quotes around the value removed.
 
@@ -506,7 +569,7 @@ def split_input(argument: str) -> tuple[str, str]:
     return name, value
 
 
-# flags, metavar, kind (flag, text, list, seconds, size, or a tuple of choices), help
+# flags, metavar, kind (flag, list, a tuple of choices, or one of READERS), help
 FLAGS: dict[str, tuple[str, str, Any, str]] = {
     "inputs": ("-i --input", "NAME=VALUE", "list", "an input; @FILE reads a file, repeats make a list"),
     "json": ("--json", "JSON", "text", "all inputs as a JSON object: text, @FILE, or - for stdin"),
@@ -516,7 +579,7 @@ FLAGS: dict[str, tuple[str, str, Any, str]] = {
     "file": ("-f --file", "FILE", "text", "the config file (default cog.yaml)"),
     "gpus": ("--gpus", "GPUS", "text", "GPUs as docker run takes them: all, 2, 'device=0,1', CDI names"),
     "cpu": ("--cpu", "", "flag", "use no GPU, whatever the model asks for"),
-    "setup_timeout": ("--setup-timeout", "SECONDS", "seconds", "limit for the model's setup (default 300, 0: none)"),
+    "setup_timeout": ("--setup-timeout", "SECONDS", "seconds", "limit for setup (default 300, serve: none)"),
     "timeout": ("--timeout", "SECONDS", "seconds", "limit for the prediction itself (default: none)"),
     "use_replicate_token": ("--use-replicate-token", "", "flag", "hand REPLICATE_API_TOKEN to the model's context"),
     "engine": ("--engine", "ADDRESS", "text", "unix://PATH, tcp://HOST:PORT, ssh://HOST, or none"),
@@ -544,6 +607,9 @@ FLAGS: dict[str, tuple[str, str, Any, str]] = {
     "strip": ("--strip", "", "flag", "build: does nothing yet"),
     "precompile": ("--precompile", "", "flag", "build: does nothing yet"),
     "separate_weights": ("--separate-weights", "", "flag", "build: does nothing yet"),
+    "port": ("-p --port", "PORT", "port", "serve: the port to listen on (default 8393, 0: a free one)"),
+    "host": ("--host", "ADDRESS", "address", "serve: the address to listen on (default 127.0.0.1)"),
+    "upload_url": ("--upload-url", "URL", "url", "serve: where the model uploads its output files"),
     "debug": ("--debug", "", "flag", "show each call to the engine and the model"),
     "no_color": ("--no-color", "", "flag", "no colours"),
     "quiet": ("-q --quiet", "", "flag", "none of our own lines but errors"),
@@ -563,11 +629,16 @@ DOCKERFILE_FLAGS = ("file", "base_image", "use_cog_base_image", "use_cuda_base_i
 NOT_YET = ("timestamp", "strip", "precompile", "separate_weights")
 BUILD_FLAGS = ("tag", "secret", "build_arg", *NOT_YET)
 URL_FLAGS = ("url", "token_env")
-PREDICT_FLAGS = tuple(flag for flag in FLAGS if flag not in ("as_json", "publish", *BUILD_FLAGS))
+SERVE_FLAGS = ("port", "host", "upload_url")
+PREDICT_FLAGS = tuple(flag for flag in FLAGS if flag not in ("as_json", "publish", *BUILD_FLAGS, *SERVE_FLAGS))
 TRAIN_FLAGS = tuple(flag for flag in PREDICT_FLAGS if flag not in URL_FLAGS)
+PREDICTION_FLAGS = ("inputs", "json", "output", "timeout", "use_replicate_token")
 WITH_URL = ("inputs", "json", "as_json", "output", "setup_timeout", "timeout", "use_replicate_token", "dry_run",
             "progress", *URL_FLAGS, *ALWAYS)  # what means something for a model that runs already
-TAKES_IMAGE = ("predict", "run", "train", "inspect")
+TAKES_IMAGE = ("predict", "run", "train", "serve", "inspect")
+COMMAND_DEFAULTS: dict[str, dict[str, Any]] = {"serve": {"setup_timeout": 0.0}}  # where Options has another
+READERS: dict[str, Callable[[str], Any]] = {"text": str, "seconds": parse_seconds, "size": parse_size,
+                                            "port": parse_port, "address": parse_bind_address, "url": parse_http_url}
 
 COMMAND_FLAGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "predict": (PREDICT_ABOUT, PREDICT_FLAGS),
@@ -583,6 +654,8 @@ COMMAND_FLAGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "inspect": ("Show the inputs and the output of IMAGE, or of the model in this folder.",
                 ("as_json", *DOCKERFILE_FLAGS, "openapi_schema", "engine", "platform", "pull", "progress", *URL_FLAGS,
                  *ALWAYS)),
+    "serve": ("Serve IMAGE, or the model in this folder, over HTTP until it is told to stop.",
+              (*SERVE_FLAGS, *(flag for flag in TRAIN_FLAGS if flag not in PREDICTION_FLAGS))),
     "init": ("Make a first model in this folder, of files that are not there yet.", ALWAYS),
 }
 
@@ -648,7 +721,7 @@ def flag_parser(command: str) -> Any:
             how.update(action="append", metavar=metavar)
         else:
             how.update(metavar=metavar, choices=kind if isinstance(kind, tuple) else None,
-                       type={"seconds": parse_seconds, "size": parse_size}.get(kind, str) if kind else str)
+                       type=str if isinstance(kind, tuple) else READERS[kind])
         parser.add_argument(*flags.split(), **how)
     return parser
 
@@ -678,8 +751,8 @@ def parse_argv(argv: list[str]) -> Options:
     rest = [f"{word}=true" if word == "--use-cog-base-image" else word for word in rest]
     raw = vars(flag_parser(command).parse_intermixed_args(rest))
     images = raw.pop("image", ())
-    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
-                             for name, value in raw.items() if value is not None}
+    given: dict[str, Any] = {**COMMAND_DEFAULTS.get(command, {}), **{
+        name: tuple(value) if isinstance(value, list) else value for name, value in raw.items() if value is not None}}
     if "inputs" in given:
         given["inputs"] = tuple(split_input(pair) for pair in given["inputs"])
     if images and "=" in images[0] and not images[0].startswith((".", "/")):
@@ -712,6 +785,9 @@ def check_options(options: Options) -> Options:
         raise UsageError("Must use one of --json or --input to provide model inputs")
     if options.cpu and options.gpus:
         raise UsageError("--cpu and --gpus exclude each other")
+    if options.command == "serve" and options.network.partition(":")[0] in ("none", "host", "container"):
+        raise UsageError(f"--network {options.network} has no port that could be published",
+                         hint="leave it out, or name a network of the engine's")
     readers = [name for name, reads in (
         ("IMAGE -", options.image == "-"), ("--json -", options.json in ("-", "@-")),
         *((f"-i {name}=@-", value == "@-") for name, value in options.inputs)) if reads]
@@ -5492,9 +5568,22 @@ def is_training(options: Options) -> bool:
     return options.command == "train"
 
 
+def is_serving(options: Options) -> bool:
+    """Whether a model is to be served, not to do one job."""
+    return options.command == "serve"
+
+
 def server_mode(options: Options) -> list[str]:
-    """What the server's command is told of what it is to do."""
+    """What the server's command is told of what it is to do; a served one lives on after a failed setup."""
+    if is_serving(options):
+        return ["--await-explicit-shutdown", "true"]
     return ["--x-mode", "train"] if is_training(options) else []
+
+
+def upload_flag(options: Options, lane: str) -> list[str]:
+    """What the server's command is told of where files go: into our lane, or where the user of a served one says."""
+    url = options.upload_url if is_serving(options) else lane
+    return ["--upload-url", url] if url else []
 
 
 def check_task(options: Options, predict: str, train: str) -> None:
@@ -5619,15 +5708,22 @@ RUNTIME_FILTER = ("coglet=warn,coglet::setup=info,coglet::user=info,coglet_worke
 
 
 def server_environment(image: Mapping[str, str], user: Mapping[str, str], environ: Mapping[str, str], port: int,
-                       *, debug: bool) -> dict[str, str]:
+                       *, debug: bool, serving: bool = False) -> dict[str, str]:
     """The container's variables: the user's, what the server reads, and 127.0.0.1 kept off every proxy.
+
+    A served model logs, and runs predictions at once, as it does by itself; one that makes our prediction is quiet,
+    and idle when it says so.
 
     >>> made = server_environment({"NO_PROXY": "corp"}, {"A": "1"}, {}, 5000, debug=False)
     >>> made["A"], made["NO_PROXY"], made["PORT"]
     ('1', 'corp,127.0.0.1,localhost', '5000')
     """
-    variables = {"LOG_FORMAT": "console", "COG_LOG_LEVEL": "debug" if debug else "warning", "COG_MAX_CONCURRENCY": "1"}
-    if "RUST_LOG" in environ or not debug:
+    variables = {"LOG_FORMAT": "console"}
+    if not serving:
+        variables.update(COG_LOG_LEVEL="warning", COG_MAX_CONCURRENCY="1")
+    if debug:
+        variables["COG_LOG_LEVEL"] = "debug"
+    if "RUST_LOG" in environ or not (debug or serving):
         variables["RUST_LOG"] = environ.get("RUST_LOG", RUNTIME_FILTER)
     variables.update(user)
     variables["PORT"] = str(port)
@@ -5767,19 +5863,25 @@ def shares_network(network: str) -> bool:
 def plan_container(options: Options, image: JSON, label: JSON, project: Project | None = None, *, name: str, token: str,
                    ports: Ports, variables: Mapping[str, str], environ: Mapping[str, str], cwd: str,
                    podman: bool) -> Plan:
-    """What will be run for one prediction or training on an image, or on a project in the image built for it.
+    """What will be run for one prediction or training on an image, or on a project in the image built for it; or
+    to serve it.
 
     `image` is its inspect document, `label` the model's config as in run.cog.config, `token` the lane's secret,
-    `variables` the user's for the model. Raises UsageError: a bad --gpus or -v.
+    `variables` the user's for the model. Raises UsageError: a bad --gpus or -v, an --upload-url for another server.
     """
     config = image.get("Config") or {}
     inherited = dict(entry.partition("=")[::2] for entry in config.get("Env") or [])
     own = {**project.environment, **variables} if project else variables
-    env = server_environment(inherited, own, environ, ports.model, debug=options.debug)
+    env = server_environment(inherited, own, environ, ports.model, debug=options.debug, serving=is_serving(options))
     body = plan_body(options, image, label, project, env, name=name, cwd=cwd, podman=podman)
     if takes_uploads(config) or is_training(options):
         server = config["Cmd"] if takes_uploads(config) else ["python", *SERVER]
-        body["Cmd"] = [*server, *server_mode(options), "--upload-url", f"http://127.0.0.1:{ports.lane}/{token}/up"]
+        lane = f"http://127.0.0.1:{ports.lane}/{token}/up"
+        body["Cmd"] = [*server, *server_mode(options), *upload_flag(options, lane)]
+    elif options.upload_url:
+        raise UsageError("--upload-url: the image's command is not Cog's server", hint="leave it out")
+    if is_serving(options):
+        publish_port(body, options.host, options.port, ports.model)
     return Plan(name, token, options.image, body, ports, helper_interpreters(config), wants_gpus(options, label),
                 options.platform, project)
 
@@ -5843,6 +5945,26 @@ def plan_exec(options: Options, image: JSON, label: JSON, project: Project, *, n
                 wants_gpus(options, label), options.platform, project)
 
 
+def publish_port(body: JSON, host: str, port: int, inside: int) -> None:
+    """Add to the body of a create call: a port at an address of the engine's machine, and the way back to it."""
+    body["ExposedPorts"] = {f"{inside}/tcp": {}}
+    body["HostConfig"]["PortBindings"] = {f"{inside}/tcp": [{"HostIp": host, "HostPort": str(port)}]}
+    body["HostConfig"]["ExtraHosts"] = ["host.docker.internal:host-gateway"]
+
+
+def render_url(host: str, port: int) -> str:
+    """Where a served model is found, for people.
+
+    >>> render_url("127.0.0.1", 8393), render_url("::1", 1), render_url("0.0.0.0", 80)
+    ('http://localhost:8393', 'http://[::1]:1', 'http://0.0.0.0:80 (here: http://localhost:80)')
+    """
+    local = f"http://localhost:{port}"
+    if host == "127.0.0.1":
+        return local
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{url} (here: {local})" if host in ("0.0.0.0", "::") else url
+
+
 def copied_instead(plan: Plan) -> Plan:
     """The same plan with the project copied into the container, not mounted."""
     host = {**plan.body["HostConfig"], "Mounts": [], "SecurityOpt": []}
@@ -5873,7 +5995,7 @@ def build_digest(files: Mapping[str, bytes], *words: str) -> str:
     return found.hexdigest()
 
 
-def render_plan(plan: Plan, engine: str, variables: Mapping[str, str], values: JSON) -> str:
+def render_plan(plan: Plan, engine: str, variables: Mapping[str, str], **more: JSON) -> str:
     """What --dry-run prints: a JSON object with the values of the user's variables left out."""
     import json
 
@@ -5881,7 +6003,7 @@ def render_plan(plan: Plan, engine: str, variables: Mapping[str, str], values: J
     shown = [f"{name}=***" if name in variables else entry for name, entry in zip(names, plan.body["Env"])]
     command = [word.replace(plan.token, "***") for word in plan.body.get("Cmd", [])]
     body = {**plan.body, "Env": shown, **({"Cmd": command} if command else {})}
-    document = {"engine": engine, "image": plan.image, "container": body, "input": values}
+    document = {"engine": engine, "image": plan.image, "container": body, **more}
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -9227,6 +9349,7 @@ class SessionPump:
 # Neither pipe can dead-lock the other: what comes in on a channel is bounded by the credit that we gave, and a socket
 # is read only while its channel has credit of the near end's and our own queue is short.
 # Settings: {"port": the model's, "lane": port to listen on or 0, "window": bytes of first credit, both ways,
+#            "address": the model's, 127.0.0.1 if absent,
 #            "poll": seconds between health checks, "spool": seconds that an upload has before it may go to a file,
 #            "leash": "container", "group:PGID", "spawned" or "" (what dies with us), "spawn": a program to start first}
 
@@ -9285,6 +9408,17 @@ def helper_kill_container() -> None:
             pass  # gone, or not ours
 
 
+def helper_connect(address: str, port: int) -> tuple[HelperAny, int]:
+    """A socket that connects by and by, and why it cannot: an error number, else 0."""
+    import errno
+    import socket
+
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    sock.setblocking(False)
+    code = sock.connect_ex((address, port))
+    return sock, 0 if code == errno.EINPROGRESS else code
+
+
 def helper_stat(pid: int) -> tuple[str, int] | None:
     """A process's state and parent, or None if there is no such process."""
     try:
@@ -9302,8 +9436,8 @@ class HelperHealth:
     PATIENCE = 60.0  # seconds; runtime 0.9 answers nothing while it predicts
     LONG = 1 << 18  # bytes of a body from which its setup's log is cut down to the end
 
-    def __init__(self, port: int, pace: float, report: HelperAny) -> None:
-        self.port, self.pace, self.report = port, pace, report
+    def __init__(self, address: str, port: int, pace: float, report: HelperAny) -> None:
+        self.address, self.port, self.pace, self.report = address, port, pace, report
         self.sock: HelperAny = None
         self.reply, self.sent = bytearray(), False
         self.length: int | None = None  # bytes of the whole reply, as soon as its head says so
@@ -9314,20 +9448,17 @@ class HelperHealth:
 
     def start(self, now: float) -> None:
         """Ask, if it is time to."""
-        import errno
-        import socket
-
         self.begun = self.begun or now
         if self.sock is not None or now < self.due or self.pace <= 0:
             if self.sock is not None and now - self.asked > self.PATIENCE:
                 self.finish(now, None)
             return
-        self.sock, self.asked, self.sent = socket.socket(), now, False
+        self.asked, self.sent = now, False
         self.wanted, self.fresh = self.wanted or self.fresh, False
         self.reply.clear()
         self.length = None
-        self.sock.setblocking(False)
-        if self.sock.connect_ex(("127.0.0.1", self.port)) not in (0, errno.EINPROGRESS):
+        self.sock, code = helper_connect(self.address, self.port)
+        if code:
             self.finish(now, None)
 
     def go_on(self, now: float) -> None:
@@ -9592,7 +9723,7 @@ class HelperChannels:
     MOST = 64  # connections at one time; more to the lane wait to be accepted
 
     def __init__(self, stream: HelperStream, settings: HelperJSON) -> None:
-        self.stream, self.port = stream, settings.get("port", 0)
+        self.stream, self.port, self.address = stream, settings.get("port", 0), settings.get("address", "127.0.0.1")
         self.window, self.patience = settings.get("window", 1 << 20), settings.get("spool", 5.0)
         self.known: dict[int, HelperChannel] = {}
         self.next_number = 2  # the near end's are odd
@@ -9617,13 +9748,11 @@ class HelperChannels:
 
     def open(self, number: int, now: float) -> None:
         """Connect to the model for a channel of the near end's."""
-        import errno
         import os
-        import socket
 
-        channel = self.known[number] = HelperChannel(number, socket.socket(), self.window, False, now)
-        code = channel.sock.connect_ex(("127.0.0.1", self.port))
-        if code not in (0, errno.EINPROGRESS):
+        sock, code = helper_connect(self.address, self.port)
+        channel = self.known[number] = HelperChannel(number, sock, self.window, False, now)
+        if code:
             self.drop(channel, os.strerror(code))
 
     def accept(self, listener: HelperAny, now: float) -> None:
@@ -9794,7 +9923,8 @@ class Helper:
             self.spawn(settings["spawn"], hello)
         self.stream.tell(hello, self.stream.HELLO)
         if settings.get("port"):
-            self.health = HelperHealth(settings["port"], settings.get("poll", 0.003), self.stream.tell)
+            self.health = HelperHealth(self.channels.address, settings["port"], settings.get("poll", 0.003),
+                                       self.stream.tell)
 
     def spawn(self, program: HelperJSON, hello: HelperJSON) -> None:
         """Start {"argv", "cwd", "env"} as the leader of a group of its own; what it prints goes to our stderr."""
@@ -10895,7 +11025,7 @@ class Host:
     """A running model, wherever it runs: its log, its link, and the waiting for it.
 
     Subclasses start the model and set `link`; `gone` says that it has ended, `ended` what became of it.
-    Whoever made it closes it, which ends the model.
+    Whoever made it closes it, which ends the model. The log of one that is `served` is passed on as it is.
     """
 
     starting = "Starting Docker image and running setup()..."
@@ -10903,7 +11033,7 @@ class Host:
     inline = False  # files travel inside the JSON, and what the prediction prints in its answer
 
     def __init__(self, loop: Loop, console: Console) -> None:
-        self.loop, self._console = loop, console
+        self.loop, self._console, self.served = loop, console, False
         self.fetch: Callable[[str, Callable[[str, str, int | None], Sink]], None] | None = None
         self.link: Link | None = None
         self.log_tail = bytearray()
@@ -10927,9 +11057,14 @@ class Host:
         return self.link is not None and self.link.ended
 
     @property
+    def exit_status(self) -> int | None:
+        """The status with which the model has ended by itself, as far as that is known. To be asked after `ended`."""
+        return self.link.exited if self.link is not None else None
+
+    @property
     def lost(self) -> bool:
         """Whether it is gone, and for all that is known has not ended by itself. To be asked after `ended`."""
-        return self.gone and (self.link is None or self.link.exited is None)
+        return self.gone and self.exit_status is None
 
     def ended(self) -> str:
         """What became of the model, in words."""
@@ -10942,6 +11077,20 @@ class Host:
     def drain(self) -> None:
         """Wait, within bounds, until what the model printed has been shown."""
 
+    def terminate(self) -> None:
+        """Ask the model to end, by the one signal that a served one heeds."""
+        raise NotImplementedError
+
+    def stop(self, seconds: float) -> None:
+        """Ask the model to end, and wait until it has, for so long at most. `close` is still to be called."""
+        try:
+            self.terminate()
+        except (CogError, OSError) as error:
+            self._console.debug(f"stop: {error}")
+        self.wait(lambda: self.gone, time.monotonic() + seconds)
+        if self.gone:
+            self.ended()
+
     def close(self) -> None:
         """End the model, and everything that was opened for it."""
         self.loop.close()
@@ -10949,11 +11098,23 @@ class Host:
     def show_log(self, stream: int, data: bytes) -> None:
         """Show what the model printed on one of its streams, 1 or 2."""
         self._log_time = time.monotonic()
-        shown = self._plain.setdefault(stream, RuntimeLog()).feed(data, self.spoken.add if self.spoken else None)
+        shown = data if self.served else self._plain.setdefault(stream, RuntimeLog()).feed(
+            data, self.spoken.add if self.spoken else None)
         self.log_tail += shown[-LOG_TAIL:]
         del self.log_tail[:-LOG_TAIL]
-        if shown:
+        if shown and self.served:
+            self._pass_on(shown, stream)
+        elif shown:
             self._console.log(shown, stream)
+
+    def _pass_on(self, data: bytes, stream: int) -> None:
+        """Show a served model's log; a reader of our stdout that goes away interrupts, as it would a program."""
+        import signal
+
+        try:
+            self._console.pass_on(data, stream)
+        except BrokenPipeError:
+            self.loop.interrupt(Interrupted(signal.SIGPIPE))
 
     def wait(self, until: Callable[[], bool], deadline: float | None = None) -> bool:
         """Pump everything until the condition holds, True, or the deadline (monotonic seconds) has passed, False."""
@@ -11090,7 +11251,8 @@ class ContainerHost(Host):
                 self._interpreters = self._interpreters[1:] if "not found" in error.message else self._interpreters
                 self._start_helper()
             return
-        settings: JSON = {"port": self._plan.ports.model, "lane": self._plan.ports.lane, "leash": "container"}
+        lane = self._plan.ports.lane if self._lane is not None else 0
+        settings: JSON = {"port": self._plan.ports.model, "lane": lane, "leash": "container"}
         self.link = Link(self.loop, stream, self._lane, settings, framed=True)
 
     def _remove_orphans(self) -> None:
@@ -11155,9 +11317,14 @@ class ContainerHost(Host):
             raise ProjectUnseen(f"the engine does not see {project.folder}")
 
     @property
-    def lost(self) -> bool:
-        """Whether it is gone, and for all that is known has not ended by itself. To be asked after `ended`."""
-        return self.exit_code is None
+    def exit_status(self) -> int | None:
+        """The exit code of the container. To be asked after `ended`."""
+        return self.exit_code
+
+    def terminate(self) -> None:
+        """Ask the model to end. Raises EngineError."""
+        if self._container and self.exit_code is None:
+            self._engine.container_kill(self._container, signal="INT")
 
     def ended(self) -> str:
         """What became of the container, in words."""
@@ -11877,7 +12044,8 @@ UPLOAD_VARIABLE = "COG_PYZ_UPLOAD_URL"
 SERVER_PROGRAM = f"""# python -m cog.server.http, with an --upload-url that other users do not see
 import os, runpy, sys
 sys.path[0] = os.getcwd()
-sys.argv += ["--upload-url", os.environ.pop("{UPLOAD_VARIABLE}")]
+upload_url = os.environ.pop("{UPLOAD_VARIABLE}")
+sys.argv += ["--upload-url", upload_url] if upload_url else []
 runpy.run_module("cog.server.http", run_name="__main__", alter_sys=True)
 """
 
@@ -11889,6 +12057,7 @@ class ProcessPlan(NamedTuple):
     argv: list[str]  # the server's
     cwd: str  # where .cog/openapi_schema.json is to lie, too
     env: dict[str, str]
+    address: str  # where the server is reached
     ports: Ports
     links: str  # the project whose files `cwd` is to have as links, empty where it is the project
     config_name: str  # the config's name in there
@@ -11926,6 +12095,27 @@ def pick_free_ports(number: int) -> Ports:
         except OSError:
             continue
     raise ModelGone("no free port was found on 127.0.0.1")
+
+
+def claim_port(host: str, port: int) -> int:
+    """The port, if an address of this machine has it free now; for 0 one that is. Raises UsageError."""
+    import socket
+
+    hint = "-p PORT names another one, -p 0 takes a free one"
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((host, port))
+            return int(trial.getsockname()[1])
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise port_taken(host, port) from error
+        raise UsageError(f"port {port} cannot be opened at {host}: {error.strerror}", hint=hint) from error
+
+
+def port_taken(host: str, port: int) -> UsageError:
+    """The error for a port that somebody else has."""
+    return UsageError(f"port {port} is taken at {host}", hint="-p PORT names another one, -p 0 takes a free one")
 
 
 def expand_variables(text: str, known: Mapping[str, str]) -> str:
@@ -11968,14 +12158,16 @@ def plan_process(options: Options, config: Config, environment: Environment, por
     """
     base, asked = process_variables(options, config, environment, environ)
     user = {**asked, **runtime_environment(config), **variables}
-    env = {**base, **server_environment(base, user, environ, ports.model, debug=options.debug)}
-    env[UPLOAD_VARIABLE] = f"http://127.0.0.1:{ports.lane}/{token}/up"
-    argv = [environment.python, "-c", SERVER_PROGRAM, "--host", "127.0.0.1", *server_mode(options)]
+    env = {**base, **server_environment(base, user, environ, ports.model, debug=options.debug,
+                                         serving=is_serving(options))}
+    env[UPLOAD_VARIABLE] = "".join(upload_flag(options, f"http://127.0.0.1:{ports.lane}/{token}/up")[1:])
+    argv = [environment.python, "-c", SERVER_PROGRAM, "--host", options.host, *server_mode(options)]
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)
     renamed = config.file_name != "cog.yaml" and version_numbers(environment.runtime) < (0, 17)
     read_only = os.path.dirname(environment.folder) != os.path.join(config.project, ".cog")
     links = config.project if renamed or read_only else ""
     cwd = os.path.join(environment.folder, "project") if links else config.project
-    return ProcessPlan(environment.python, argv, cwd, env, ports, links, config.file_name, environment.lock)
+    return ProcessPlan(environment.python, argv, cwd, env, address, ports, links, config.file_name, environment.lock)
 
 
 def process_variables(options: Options, config: Config, environment: Environment,
@@ -12023,7 +12215,7 @@ class ProcessHost(Host):
 
     starting = "Starting the model and running setup()..."
 
-    def __init__(self, plan: ProcessPlan, lane: Lane, loop: Loop, console: Console) -> None:
+    def __init__(self, plan: ProcessPlan, lane: Lane | None, loop: Loop, console: Console) -> None:
         super().__init__(loop, console)
         self._plan, self._lane = plan, lane
         self._helper: subprocess.Popen[bytes] | None = None
@@ -12044,8 +12236,8 @@ class ProcessHost(Host):
         child = (pairs[0][0], pairs[1][1], pairs[2][1])
         control = PipeStream(pairs[1][0], pairs[0][1])
         self.loop.add(PipeStream(pairs[2][0]), lambda data: self.show_log(2, data), self._on_log_end)
-        settings: JSON = {"port": plan.ports.model, "lane": plan.ports.lane, "leash": "spawned",
-                          "spawn": {"argv": plan.argv, "cwd": plan.cwd, "env": plan.env}}
+        settings: JSON = {"address": plan.address, "port": plan.ports.model, "lane": plan.ports.lane,
+                          "leash": "spawned", "spawn": {"argv": plan.argv, "cwd": plan.cwd, "env": plan.env}}
         try:
             if plan.links:
                 link_project(plan.links, plan.cwd, plan.config_name)
@@ -12065,10 +12257,18 @@ class ProcessHost(Host):
     def keep_up(self) -> None:
         """Look at how the model was started. Raises LanePortTaken, ModelGone."""
         hello = self.link.hello if self.link is not None else {}
-        if hello and not hello.get("lane"):
+        if hello and not hello.get("lane") and self._lane is not None:
             raise LanePortTaken(f"port {self._plan.ports.lane} is taken: {hello.get('error', '')}")
         if hello and not hello.get("spawned"):
             raise ModelGone(f"the model's Python cannot be started: {hello.get('error', '')}")
+
+    def terminate(self) -> None:
+        """Ask the model to end. Raises OSError."""
+        import signal
+
+        spawned = self.link.hello.get("spawned") if self.link is not None else 0
+        if spawned and not self.gone:
+            os.kill(spawned, signal.SIGINT)
 
     def ended(self) -> str:
         """What became of the model, in words."""
@@ -12714,6 +12914,7 @@ FINAL = ("succeeded", "failed", "canceled")
 BUSY_LIMIT = 10.0  # seconds for which "busy" and "not ready" are answered with another try
 STOP_GRACE = 2.0  # seconds that a cancelled prediction gets before the kill
 REFUSAL_HINT = "-i NAME=VALUE gives an input, -i NAME=@FILE a file"
+NEVER = 1e9  # seconds
 SILENCE_LIMIT = 10.0  # seconds that a model may be READY again without having said how the prediction ended
 GLANCE_FIRST, GLANCE_PACE = 0.1, 0.2  # seconds from the request to the first look at what there is; between two
 GLANCE_LAST = 1.0  # seconds that events may come after the answer
@@ -13794,6 +13995,13 @@ def find_image(engine: Engine, options: Options, world: World) -> JSON:
                       if options.pull == "never" else "")
 
 
+def open_image(engine: Engine, options: Options, world: World) -> tuple[Options, JSON]:
+    """The options with the image's name, and its inspect document; one in a tar is loaded. Raises CogError."""
+    if is_archive(options.image):
+        options = options._replace(image=load_image(engine, options, world), pull="never")
+    return options, find_image(engine, options, world)
+
+
 def is_for(image: JSON, architecture: str) -> bool:
     """Whether an image is for an architecture, as far as that is known.
 
@@ -13877,12 +14085,9 @@ def fill_job(job: Job, document: JSON | None, reader: Reader, world: World) -> J
 
 def predict_image(job: Job, reader: Reader, world: World) -> int:
     """Run a job on an image; return the exit code."""
-    options = job.options
-    address = find_address(options.engine, world.environ, world.home)
+    address = find_address(job.options.engine, world.environ, world.home)
     with connect_engine(address, world.console, world.environ) as engine:
-        if is_archive(options.image):
-            options = options._replace(image=load_image(engine, options, world), pull="never")
-        image = find_image(engine, options, world)
+        options, image = open_image(engine, job.options, world)
         label = model_label(image.get("Config") or {})
         check_task(options, label.get("predict") or label.get("run") or "", label.get("train") or "")
         job = fill_job(job._replace(options=options), image_document(image), reader, world)
@@ -13926,7 +14131,7 @@ def read_model(options: Options, config: Config, world: World) -> tuple[Config, 
     import json
 
     predict = "" if is_training(options) else config.predict
-    train = config.train if options.command in ("inspect", "build") or not predict else ""
+    train = config.train if options.command in ("inspect", "build", "serve") or not predict else ""
     given = options.openapi_schema or world.environ.get("COG_OPENAPI_SCHEMA", "")
     if given:
         try:
@@ -13955,16 +14160,33 @@ def predict_source(job: Job, reader: Reader, world: World) -> int:
     except EngineAbsent:
         return run_in_process(job, config, document, reader, world)
     with connect_engine(address, world.console, world.environ) as engine:
-        image = find_development_image(engine, config, job.options, world)
-        project = plan_project(config, document, is_local=engine.host_is_local)
-        if not (project.copied or job.options.dry_run):
-            write_schema(config.project, project.schema)
+        image, project = open_project(engine, config, document, job.options, world)
         return run_in_container(engine, job, image, config_json(config), project, reader, world)
+
+
+def open_project(engine: Engine, config: Config, document: JSON, options: Options,
+                 world: World) -> tuple[JSON, Project]:
+    """The image for the model in a folder, built if need be, and how its container gets the folder. Raises CogError."""
+    image = find_development_image(engine, config, options, world)
+    project = plan_project(config, document, is_local=engine.host_is_local)
+    if not (project.copied or options.dry_run):
+        write_schema(config.project, project.schema)
+    return image, project
 
 
 def make_process_host(plan: ProcessPlan, world: World) -> Callable[[Lane], Host]:
     """What makes the host for a plan, when there is a lane."""
     return lambda lane: ProcessHost(plan, lane, world.loop, world.console)
+
+
+def prepare_process(options: Options, config: Config, document: JSON, ports: Ports, token: str,
+                    variables: Mapping[str, str], world: World) -> ProcessPlan:
+    """What will be run without an engine, when all that it needs is there. Raises BuildFailed, ConfigError."""
+    settings = read_build_settings(config, world.environ, world.cwd)
+    environment = prepare_environment(config, settings, world.console, world.environ)
+    plan = plan_process(options, config, environment, ports, token, variables, world.environ)
+    write_schema(plan.cwd, render_schema(document).encode())
+    return plan
 
 
 def run_in_process(job: Job, config: Config, document: JSON, reader: Reader, world: World) -> int:
@@ -13975,12 +14197,9 @@ def run_in_process(job: Job, config: Config, document: JSON, reader: Reader, wor
         console.result(render_json({"engine": "none", "folder": config.project, "python": config.python_version,
                                     "input": describe_inputs(job.values, job_schema(job.options, document))}))
         return 0
-    settings = read_build_settings(config, world.environ, world.cwd)
     for is_last in (False, True):
-        environment = prepare_environment(config, settings, console, world.environ)
         ports, token = pick_free_ports(int.from_bytes(os.urandom(2), "big")), os.urandom(16).hex()
-        plan = plan_process(job.options, config, environment, ports, token, job.variables, world.environ)
-        write_schema(plan.cwd, render_schema(document).encode())
+        plan = prepare_process(job.options, config, document, ports, token, job.variables, world)
         try:
             return run_job(job, make_process_host(plan, world), f"cog-{token[:12]}", token, ports.lane,
                            config.concurrency_max > 1, reader, world)
@@ -14125,16 +14344,10 @@ def build_query(options: Options, world: World) -> dict[str, str]:
 def run_in_container(engine: Engine, job: Job, image: JSON, label: JSON, project: Project | None, reader: Reader,
                      world: World) -> int:
     """Run the job in a container, once more where that needs another plan; return the exit code."""
-    def make() -> Plan:
-        """A plan with a name, a token and ports of its own: what an earlier try left may not be gone yet."""
-        ports = pick_ports(job.options.network, int.from_bytes(os.urandom(2), "big"))
-        return plan_container(job.options, image, label, project, name=f"cog-{os.urandom(6).hex()}",
-                              token=os.urandom(16).hex(), ports=ports, variables=job.variables, environ=world.environ,
-                              cwd=world.cwd, podman=engine.is_podman)
-
+    make = plan_maker(engine, job.options, image, label, project, job.variables, world)
     if job.options.dry_run:
         values = describe_inputs(job.values, job_schema(job.options, job.document))
-        world.console.result(render_plan(make(), str(engine.address), job.variables, values).encode())
+        world.console.result(render_plan(make(), str(engine.address), job.variables, input=values).encode())
         return 0
     overlapping = int((label.get("concurrency") or {}).get("max") or 1) > 1
 
@@ -14145,6 +14358,18 @@ def run_in_container(engine: Engine, job: Job, image: JSON, label: JSON, project
                        plan.token, plan.ports.lane, overlapping, reader, world)
 
     return run_planned(make, run, world.console)
+
+
+def plan_maker(engine: Engine, options: Options, image: JSON, label: JSON, project: Project | None,
+               variables: Mapping[str, str], world: World) -> Callable[[], Plan]:
+    """What makes a plan with a name, a token and ports of its own: what an earlier try left may not be gone yet."""
+    def make() -> Plan:
+        ports = pick_ports(options.network, int.from_bytes(os.urandom(2), "big"))
+        return plan_container(options, image, label, project, name=f"cog-{os.urandom(6).hex()}",
+                              token=os.urandom(16).hex(), ports=ports, variables=variables, environ=world.environ,
+                              cwd=world.cwd, podman=engine.is_podman)
+
+    return make
 
 
 def run_planned(make: Callable[[], Plan], run: Callable[[Plan], int], console: Console) -> int:
@@ -14333,6 +14558,104 @@ def exec_in_process(options: Options, config: Config, variables: Mapping[str, st
         os.execve(program or word, options.words, env)
     except OSError as error:
         raise NotExecutable(f"{word} cannot be run: {error.strerror}") from error
+
+
+def cmd_serve(options: Options, world: World) -> int:
+    """Serve an image, or the model in this folder, until it ends; return the exit code."""
+    check_flags(options, world.cwd)
+    variables = parse_environment(options, world.environ, lambda path: read_text_file(path, "--env-file"))
+    source = None if options.image else read_model(options, read_project(options, world), world)
+    try:
+        address = find_address(options.engine, world.environ, world.home)
+    except EngineAbsent:
+        if source is None:
+            raise
+        return serve_in_process(options, *source, variables, world)
+    with connect_engine(address, world.console, world.environ) as engine:
+        if is_engine_here(engine):
+            options = options._replace(port=claim_port(options.host, options.port))
+        elif not engine.host_is_local:
+            world.console.warn(f"the port is published on {address.host}, where the engine runs")
+        if source is not None:
+            image, project = open_project(engine, *source, options, world)
+            return serve_in_container(engine, options, image, config_json(source[0]), project, variables, world)
+        options, image = open_image(engine, options, world)
+        label = model_label(image.get("Config") or {})
+        return serve_in_container(engine, options, image, label, None, variables, world)
+
+
+def is_engine_here(engine: Engine) -> bool:
+    """Whether a port that the engine publishes is one of this machine's, and not of another beside our container."""
+    return engine.host_is_local and (sys.platform == "darwin" or engine.info().get("Name") == os.uname().nodename)
+
+
+def serve_in_process(options: Options, config: Config, document: JSON, variables: Mapping[str, str],
+                     world: World) -> int:
+    """Serve the model of a folder in a virtual environment on this machine; return the exit code."""
+    world.console.warn(process_notice(config))
+    options = options._replace(port=claim_port(options.host, options.port))
+    if options.dry_run:
+        world.console.result(render_json({"engine": "none", "folder": config.project, "python": config.python_version,
+                                          "url": render_url(options.host, options.port)}))
+        return 0
+    plan = prepare_process(options, config, document, Ports(options.port, 0), "", variables, world)
+    return serve_model(ProcessHost(plan, None, world.loop, world.console), options, world)
+
+
+def serve_in_container(engine: Engine, options: Options, image: JSON, label: JSON, project: Project | None,
+                       variables: Mapping[str, str], world: World) -> int:
+    """Serve a model in a container; return the exit code. Raises UsageError: the port is taken."""
+    make = plan_maker(engine, options, image, label, project, variables, world)
+    if options.dry_run:
+        world.console.result(render_plan(make(), str(engine.address), variables).encode())
+        return 0
+
+    def run(plan: Plan) -> int:
+        return serve_model(ContainerHost(engine, plan, None, world.loop, world.console), options, world)
+
+    try:
+        return run_planned(make, run, world.console)
+    except EngineError as error:
+        if "port is already allocated" in error.message or "address already in use" in error.message:
+            raise port_taken(options.host, options.port) from error
+        raise
+
+
+def serve_model(host: Host, options: Options, world: World) -> int:
+    """Start a model and serve it until it ends; return 0 if it was told to by its own API.
+
+    Raises SetupFailed; ModelGone: it ended by itself; Interrupted, when it has ended.
+    """
+    console, url = world.console, render_url(options.host, options.port)
+    failure: SetupFailed | None = None
+    host.served = True
+    try:
+        host.start()
+        try:
+            wait_for_setup(host, options.setup_timeout, console)
+        except (SetupFailed, ModelGone) as error:
+            if host.gone or host.health not in SETTLED:
+                raise
+            console.warn(str(error))
+            failure = error if isinstance(error, SetupFailed) else None
+        console.done()
+        console.info(f"Serving at {url}")
+        if host.link is not None:
+            host.link.control({"poll": NEVER})
+        world.loop.run(lambda: host.gone)
+        host.drain()
+        ended = host.ended()
+    except (Interrupted, ProjectUnseen):
+        host.stop(STOP_GRACE)
+        raise
+    finally:
+        host.close()
+        console.done()
+    if failure is not None:
+        raise failure
+    if host.exit_status != 0:
+        raise ModelGone(f"the model is gone: {ended}")
+    return 0
 
 
 def cmd_debug(options: Options, world: World) -> int:
@@ -14681,9 +15004,7 @@ def inspect_image(options: Options, world: World) -> JSON:
     """What the labels of an image say; null stands for what they do not. Raises CogError."""
     address = find_address(options.engine, world.environ, world.home)
     with connect_engine(address, world.console, world.environ) as engine:
-        if is_archive(options.image):
-            options = options._replace(image=load_image(engine, options, world), pull="never")
-        image = find_image(engine, options, world)
+        options, image = open_image(engine, options, world)
     config = model_label(image.get("Config") or {})
     labels, build = image["Config"]["Labels"], config.get("build") or {}
     freeze = labels.get("run.cog.pip_freeze")
@@ -14728,8 +15049,8 @@ def cmd_inspect(options: Options, world: World) -> int:
 
 
 COMMANDS: dict[str, Callable[[Options, World], int]] = {
-    "predict": cmd_predict, "run": cmd_predict, "train": cmd_predict, "build": cmd_build, "debug": cmd_debug,
-    "init": cmd_init, "inspect": cmd_inspect, "exec": cmd_exec,
+    "predict": cmd_predict, "run": cmd_predict, "train": cmd_predict, "serve": cmd_serve, "build": cmd_build,
+    "debug": cmd_debug, "init": cmd_init, "inspect": cmd_inspect, "exec": cmd_exec,
 }
 
 

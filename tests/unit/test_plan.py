@@ -1,13 +1,17 @@
 """Options and an image to the body of the create call."""
 import json
+import socket
 
 import pytest
 
 from cogpredict import (
     Options,
     Ports,
+    Project,
     UsageError,
+    claim_port,
     model_label,
+    parse_argv,
     parse_environment,
     parse_gpus,
     parse_volume,
@@ -103,7 +107,71 @@ def test_volumes_that_nobody_takes(text):
 
 def test_a_dry_run_shows_no_secret():
     plan = make(Options(image="m"), variables={"TOKEN": "s3cret"})
-    shown = render_plan(plan, "unix:///e", {"TOKEN": "s3cret"}, {"n": 1})
+    shown = render_plan(plan, "unix:///e", {"TOKEN": "s3cret"}, input={"n": 1})
     assert "s3cret" not in shown and "t0k" not in shown
     document = json.loads(shown)
     assert document["input"] == {"n": 1} and "TOKEN=***" in document["container"]["Env"]
+
+
+SERVE = parse_argv(["serve", "m"])
+
+
+def test_a_served_model_is_published_where_it_is_asked_to_be():
+    plan = make(parse_argv(["serve", "m", "-p", "9000", "--host", "::1"]))
+    host = plan.body["HostConfig"]
+    assert plan.body["ExposedPorts"] == {"5000/tcp": {}}
+    assert host["PortBindings"] == {"5000/tcp": [{"HostIp": "::1", "HostPort": "9000"}]}
+    assert host["ExtraHosts"] == ["host.docker.internal:host-gateway"] and host["AutoRemove"]
+    assert make(SERVE).body["HostConfig"]["PortBindings"]["5000/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": "8393"}]
+
+
+def test_a_served_model_runs_and_logs_as_it_does_by_itself():
+    names = {entry.partition("=")[0] for entry in make(SERVE).body["Env"]}
+    assert not names & {"COG_MAX_CONCURRENCY", "COG_LOG_LEVEL", "RUST_LOG"} and "PORT=5000" in make(SERVE).body["Env"]
+    assert "COG_LOG_LEVEL=debug" in make(SERVE._replace(debug=True)).body["Env"]
+    project = Project("/here", {"COG_MAX_CONCURRENCY": "4"}, b"", {}, False)
+    env = make(SERVE, project=project).body["Env"]
+    assert "COG_MAX_CONCURRENCY=4" in env
+
+
+def test_a_served_model_uploads_where_its_user_says():
+    server = ["python", "-m", "cog.server.http", "--await-explicit-shutdown", "true"]
+    assert make(SERVE).body["Cmd"] == server
+    options = parse_argv(["serve", "m", "--upload-url", "http://up/"])
+    assert make(options).body["Cmd"] == [*server, "--upload-url", "http://up/"]
+    own = {"Config": {**IMAGE["Config"], "Cmd": ["/start.sh"]}}
+    assert "Cmd" not in make(SERVE, image=own).body
+    with pytest.raises(UsageError, match="not Cog's server"):
+        make(options, image=own)
+
+
+@pytest.mark.parametrize("words, said", [
+    (["-p", "65536"], "'65536' is not a port"), (["-p", "8080:5000"], "is not a port"), (["-p", "-1"], "is not a port"),
+    (["-p", ""], "is not a port"), (["--host", "example.com"], "'example.com' is not an IP address"),
+    (["--host", ""], "is not an IP address"), (["--upload-url", "ftp://x"], "is not an http or https URL"),
+    (["--upload-url", "http://"], "is not an http or https URL"), (["--upload-url", "http://[x"], "is not an http"),
+    (["--network", "none"], "has no port that could be published"), (["--network", "container:x"], "has no port"),
+    (["--network", "host"], "has no port"), (["-i", "a=b"], "unrecognized arguments"),
+    (["--cpu", "--gpus", "1"], "exclude"),
+])
+def test_serving_in_a_way_that_cannot_be(words, said):
+    with pytest.raises(UsageError, match=said):
+        parse_argv(["serve", "m", *words])
+
+
+def test_only_serving_has_no_limit_for_setup_of_its_own():
+    assert (SERVE.setup_timeout, parse_argv(["predict", "m"]).setup_timeout) == (0, 300)
+    assert parse_argv(["serve", "--setup-timeout", "7"]).setup_timeout == 7
+
+
+def test_a_port_is_claimed_before_anything_else_is_done():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for host in ("127.0.0.1", "0.0.0.0"):
+            with pytest.raises(UsageError, match=f"port {port} is taken at {host}"):
+                claim_port(host, port)
+    assert claim_port("127.0.0.1", port) == port and claim_port("127.0.0.1", 0) > 0
+    with pytest.raises(UsageError, match="cannot be opened at 192.0.2.1"):
+        claim_port("192.0.2.1", 8393)

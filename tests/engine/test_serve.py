@@ -1,0 +1,399 @@
+"""`cog.pyz serve`: a model behind a port of this machine, for as long as the program runs."""
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import make_image
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+READY = re.compile(r"^Serving at (http://localhost:\d+)$", re.M)
+
+
+def ask(url, body=None, method=None, **headers):
+    """Status and document of a request to a model."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **headers}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read() or b"null")
+
+
+class Served:
+    """A run of the program that serves; what it prints goes to files."""
+
+    def __init__(self, command, folder, *words, start_new_session=False, stdout=None, **environ):
+        self.out, self.err = folder / "serve.out", folder / "serve.err"
+        with open(self.out, "wb") as out, open(self.err, "wb") as err:
+            self.process = subprocess.Popen([*command, "serve", *words], stdout=stdout or out, stderr=err, cwd=folder,
+                                            env={**os.environ, **environ}, start_new_session=start_new_session)
+
+    def text(self):
+        return self.err.read_text()
+
+    def wait_for(self, pattern, seconds=90):
+        """The match of a pattern in what was said, as soon as it is there."""
+        deadline = time.monotonic() + seconds
+        while not (found := re.search(pattern, self.text())):
+            assert self.process.poll() is None, self.text()
+            assert time.monotonic() < deadline, self.text()
+            time.sleep(0.01)
+        return found
+
+    def url(self):
+        return self.wait_for(READY)[1]
+
+    def end(self, number=signal.SIGINT, seconds=15):
+        self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+
+@pytest.fixture
+def serve(command, tmp_path):
+    """A function that starts to serve in an empty folder, on a free port."""
+    started = []
+
+    def start(*words, port="0", **how):
+        folder = tmp_path / f"run{len(started)}"
+        folder.mkdir()
+        started.append(Served(command, how.pop("folder", folder), *words, "-p", port, **how))
+        return started[-1]
+
+    yield start
+    for served in started:
+        if served.process.poll() is None:
+            served.process.kill()
+            served.process.wait()
+
+
+@pytest.fixture
+def hooks():
+    """The bodies that are posted to a server on this machine, which containers reach as `hooks.url`."""
+    got = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            got.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_PUT = do_POST
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("0.0.0.0", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.got, server.url = got, f"http://host.docker.internal:{server.server_port}"
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def wait_until(condition, seconds=15):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def list_ours(before=()):
+    filters = json.dumps({"label": ["cog.pyz.run"]})
+    found = make_image.Engine().call("GET", "/containers/json", {"all": 1, "filters": filters})
+    return [container["Id"] for container in found if container["Id"] not in before]
+
+
+def is_open(port):
+    with socket.socket() as trial:
+        return trial.connect_ex(("127.0.0.1", port)) == 0
+
+
+HOOKED = {"webhook_events_filter": ["completed"]}
+each_runtime = pytest.mark.parametrize("version", make_image.VERSIONS)
+
+
+@each_runtime
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_model_answers_until_a_signal_ends_it(images, serve, version, number):
+    served = serve(images("echo", version))
+    url = served.url()
+    assert ask(f"{url}/health-check")[1]["status"] == "READY"
+    status, answer = ask(f"{url}/predictions", {"input": {"text": "a cat", "repeat": 2}})
+    assert (status, answer["output"]) == (200, "a cat a cat")
+    assert ask(f"{url}/predictions", {"input": {"repeat": 1000}})[0] == 422
+    began = time.monotonic()
+    assert served.end(number) == -number
+    assert time.monotonic() - began < 5
+    assert "error: " not in served.text()
+
+
+@each_runtime
+def test_its_own_api_can_end_it(images, serve, version):
+    served = serve(images("echo", version))
+    ask(f"{served.url()}/shutdown", {})
+    assert served.process.wait(15) == 0
+
+
+@each_runtime
+def test_predictions_run_beside_the_request_and_webhooks_reach_this_machine(images, serve, hooks, version):
+    served = serve(images("slow", version))
+    url = served.url()
+    hooked = {**HOOKED, "webhook": f"{hooks.url}/hook"}
+    status, _ = ask(f"{url}/predictions/one", {**hooked, "input": {"seconds": 0.2}}, "PUT", Prefer="respond-async")
+    assert status == 202
+    wait_until(lambda: hooks.got)
+    last = json.loads(hooks.got[-1][1])
+    assert (last["id"], last["output"]) == ("one", "slept")
+    wait_until(lambda: ask(f"{url}/health-check")[1]["status"] == "READY")
+    ask(f"{url}/predictions/two", {**hooked, "input": {"seconds": 60}}, "PUT", Prefer="respond-async")
+    wait_until(lambda: ask(f"{url}/health-check")[1]["status"] == "BUSY")
+    assert ask(f"{url}/predictions/two/cancel", {})[0] == 200
+    wait_until(lambda: json.loads(hooks.got[-1][1])["status"] == "canceled")
+    wait_until(lambda: ask(f"{url}/health-check")[1]["status"] == "READY")
+
+
+def test_a_running_prediction_does_not_delay_the_end(images, serve):
+    served = serve(images("slow", "0.9.26"))
+    url = served.url()
+    ask(f"{url}/predictions", {"input": {"seconds": 600, "stubborn": True}}, Prefer="respond-async")
+    began = time.monotonic()
+    assert served.end() == -signal.SIGINT
+    assert time.monotonic() - began < 5
+
+
+@each_runtime
+def test_files_go_where_the_upload_url_says(images, serve, hooks, version):
+    served = serve(images("files", version), "--upload-url", f"{hooks.url}/up/")
+    status, answer = ask(f"{served.url()}/predictions", {
+        **HOOKED, "input": {"count": 1, "size": 1000}, "webhook": f"{hooks.url}/hook"},
+        Prefer="respond-async")
+    assert status == 202, answer
+    wait_until(lambda: any(path == "/hook" for path, _ in hooks.got))
+    assert [len(body) for path, body in hooks.got if path.startswith("/up/")] == [1000]
+    assert "/up/" in json.dumps(json.loads(hooks.got[-1][1])["output"])
+
+
+def test_streams_keep_their_places(images, serve):
+    served = serve(images("logs", "0.9.26"))
+    status, _ = ask(f"{served.url()}/predictions", {"input": {"lines": 200, "errors": True}})
+    assert status == 200
+    assert served.end() == -signal.SIGINT
+    assert re.findall(r"(?m)^(\d{8}) x", served.out.read_text()) == [f"{number:08d}" for number in range(0, 200, 2)]
+    assert re.findall(r"(?m)^(\d{8}) x", served.text()) == [f"{number:08d}" for number in range(1, 200, 2)]
+
+
+def test_what_the_newest_runtime_logs_is_passed_on(images, serve):
+    served = serve(images("logs", "0.23.1"))
+    ask(f"{served.url()}/predictions", {"input": {"lines": 3}})
+    served.wait_for("00000002 x")
+    assert "setup says hello" in served.text() and "coglet" in served.text()
+
+
+def test_a_taken_port_is_said_before_anything_is_built(serve, tmp_path):
+    shutil.copytree(ROOT / "tests" / "models" / "echo", tmp_path / "echo")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        served = serve(port=str(port), folder=tmp_path / "echo")
+        assert served.process.wait(30) == 2
+    assert served.text().splitlines() == [f"error: port {port} is taken at 127.0.0.1",
+                                          "hint: -p PORT names another one, -p 0 takes a free one"]
+
+
+def test_two_serve_side_by_side_but_not_on_one_port(images, serve):
+    image = images("echo", "0.23.1")
+    one, two = serve(image), serve(image)
+    assert one.url() != two.url()
+    third = serve(image, port=one.url().rpartition(":")[2])
+    assert third.process.wait(30) == 2 and "is taken at 127.0.0.1" in third.text()
+    assert ask(f"{one.url()}/health-check")[0] == ask(f"{two.url()}/health-check")[0] == 200
+    assert (one.end(), two.end()) == (-signal.SIGINT, -signal.SIGINT)
+
+
+@each_runtime
+def test_a_failed_setup_is_told_and_the_server_stays(images, serve, version):
+    served = serve(images("badsetup", version), "-e", "BADSETUP=fail")
+    url = served.url()
+    assert "warning: Model setup failed" in served.text() and "the weights are not there" in served.text()
+    assert ask(f"{url}/health-check")[1]["status"] == "SETUP_FAILED"
+    ask(f"{url}/shutdown", {})
+    assert served.process.wait(15) == 5
+
+
+def test_a_setup_that_ends_its_container_or_takes_too_long(images, serve):
+    served = serve(images("badsetup", "0.9.26"), "-e", "BADSETUP=hang", "--setup-timeout", "2")
+    assert served.process.wait(30) == 5 and "Timed out" in served.text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
+def test_an_end_during_setup_leaves_nothing(images, serve, number):
+    before = list_ours()
+    served = serve(images("badsetup", "0.23.1"), "-e", "BADSETUP=hang")
+    served.wait_for("loading the weights")
+    assert served.end(number) == -number
+    wait_until(lambda: not list_ours(before), 2)
+
+
+def test_a_killed_client_leaves_neither_container_nor_server(images, serve):
+    before = list_ours()
+    served = serve(images("echo", "0.9.26"))
+    port = int(served.url().rpartition(":")[2])
+    assert served.end(signal.SIGKILL) == -signal.SIGKILL
+    wait_until(lambda: not list_ours(before) and not is_open(port), 2)
+
+
+def test_a_model_that_dies_while_it_serves(images, serve):
+    before = list_ours()
+    served = serve(images("echo", "0.23.1"))
+    served.url()
+    [container] = list_ours(before)
+    make_image.Engine().call("POST", f"/containers/{container}/kill")
+    assert served.process.wait(15) == 6
+    assert "error: the model is gone: the container ended with exit code 137" in served.text()
+
+
+def test_a_reader_of_the_log_that_goes_away_ends_it(images, serve):
+    reading, writing = os.pipe()
+    served = serve(images("logs", "0.9.26"), stdout=writing)
+    os.close(writing)
+    url = served.url()
+    os.close(reading)
+    with contextlib.suppress(OSError):  # it may end before it answers
+        ask(f"{url}/predictions", {"input": {"lines": 5}})
+    assert served.process.wait(15) == -signal.SIGPIPE
+
+
+def test_a_stdout_that_was_never_open_keeps_no_one_from_serving(images, command, tmp_path):
+    script = 'exec "$@" >&-'
+    image = images("logs", "0.9.26")
+    served = Served(["sh", "-c", script, "sh", *command], tmp_path, image, "-p", "0")
+    url = served.url()
+    assert ask(f"{url}/predictions", {"input": {"lines": 5}})[0] == 200
+    assert ask(f"{url}/predictions", {"input": {"lines": 5}})[0] == 200
+    assert served.end() == -signal.SIGINT
+
+
+def test_no_home_is_no_obstacle(images, command, tmp_path):
+    served = Served(["env", "-u", "HOME", *command], tmp_path, images("echo", "0.23.1"), "-p", "0")
+    assert ask(f"{served.url()}/health-check")[0] == 200
+    assert served.end() == -signal.SIGINT
+
+
+def test_the_address_decides_who_reaches_it(images, serve):
+    served = serve(images("echo", "0.23.1"), "--host", "127.0.0.5")
+    port = int(served.wait_for(r"Serving at http://127\.0\.0\.5:(\d+)")[1])
+    assert ask(f"http://127.0.0.5:{port}/health-check")[0] == 200 and not is_open(port)
+
+
+def test_a_terminal_ends_it_with_control_c(images, command, tmp_path):
+    pid, terminal = os.forkpty()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.execvp(command[0], [*command, "serve", images("echo", "0.23.1"), "-p", "0"])
+    seen = b""
+    try:
+        while b"Serving at http://localhost:" not in seen:
+            seen += os.read(terminal, 4096)
+        os.write(terminal, b"\x03")
+        while True:
+            seen += os.read(terminal, 4096)
+    except OSError:
+        pass
+    finally:
+        os.close(terminal)
+    status = os.waitpid(pid, 0)[1]
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGINT, seen.decode()
+
+
+CONCURRENT = '''\
+import asyncio
+
+from cog import BasePredictor
+
+
+class Predictor(BasePredictor):
+    async def predict(self, seconds: float = 0.0) -> str:
+        await asyncio.sleep(seconds)
+        return open("words.txt").read()
+'''
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A model in a folder that makes two predictions at once; its images are removed in the end."""
+    folder = tmp_path / "together"
+    folder.mkdir()
+    (folder / "predict.py").write_text(CONCURRENT)
+    (folder / "words.txt").write_text("before")
+    (folder / "cog.yaml").write_text('build:\n  python_version: "3.11"\nconcurrency:\n  max: 2\n'
+                                     'predict: "predict.py:Predictor"\n')
+    yield folder
+    engine = make_image.Engine()
+    filters = json.dumps({"label": [f"cog.pyz.project={folder}"]})
+    for image in engine.call("GET", "/images/json", {"filters": filters}):
+        engine.call("DELETE", f"/images/{image['Id']}", {"force": 1})
+
+
+def test_a_folder_is_built_once_mounted_and_as_concurrent_as_it_says(serve, project):
+    served = serve(folder=project)
+    url = served.url()
+    assert "Building Docker image from environment in cog.yaml..." in served.text()
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(ask(f"{url}/predictions", {"input": {"seconds": 1.5}})))
+               for _ in range(2)]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [(status, answer["output"]) for status, answer in answers] == [(200, "before")] * 2
+    assert time.monotonic() - began < 2.7, "one after the other"
+    (project / "words.txt").write_text("after")
+    assert ask(f"{url}/predictions", {"input": {}})[1]["output"] == "after"
+    assert served.end() == -signal.SIGINT
+    again = serve(folder=project)
+    assert ask(f"{again.url()}/predictions", {"input": {}})[1]["output"] == "after"
+    assert "Building" not in again.text()
+    assert again.end() == -signal.SIGINT
+
+
+def test_an_interrupted_build_serves_nothing(serve, project):
+    before = list_ours()
+    config = project / "cog.yaml"
+    config.write_text(config.read_text().replace("build:\n", f'build:\n  run: ["sleep 60; echo {time.time()}"]\n'))
+    served = serve(folder=project)
+    served.wait_for("sleep 60")
+    assert served.end() == -signal.SIGINT
+    assert list_ours(before) == []
+
+
+def test_a_folder_that_the_engine_does_not_see_is_copied(serve, project, command, tmp_path):
+    hidden = tmp_path / "elsewhere"
+    hidden.mkdir()
+    script = (f'mount -t tmpfs none {hidden} && cp {project}/*.* {hidden} && cd {hidden} && exec "$@"')
+    served = Served(["unshare", "-m", "sh", "-c", script, "sh", *command], tmp_path, "-p", "0", "--debug")
+    url = served.wait_for(READY, 200)[1]
+    assert ask(f"{url}/predictions", {"input": {}})[1]["output"] == "before"
+    assert "it is copied into the container" in served.text()
+    assert served.end() == -signal.SIGINT
+    for image in make_image.Engine().call("GET", "/images/json", {"filters": json.dumps(
+            {"label": [f"cog.pyz.project={hidden}"]})}):
+        make_image.Engine().call("DELETE", f"/images/{image['Id']}", {"force": 1})
