@@ -2064,6 +2064,18 @@ def bind_import_from(node: ast.ImportFrom, scope: Scope, is_typing_only: bool) -
             scope.names[alias.asname or alias.name] = imported
 
 
+def keep_old(node: ast.AST, name: str, scope: Scope) -> None:
+    """Let an expression that is read before a name's next binding mean the present one, under a name of its own."""
+    import ast
+
+    old = scope.names.get(name)
+    inner = [part for part in ast.walk(node) if getattr(part, "id", getattr(part, "arg", None)) == name]
+    if inner and isinstance(old, ast.expr) and all(isinstance(part, ast.Name) for part in inner):
+        for part in inner:
+            part.__dict__["id"] = f"{name}\0{id(old)}\0"
+        scope.names[f"{name}\0{id(old)}\0"] = old
+
+
 def bind_target(target: ast.expr, value: ast.expr, scope: Scope) -> None:
     """Enter one target of an assignment. `D[k] = v` makes a dict with one more entry; `f = wrap(f)` decorates f."""
     import ast
@@ -2072,6 +2084,7 @@ def bind_target(target: ast.expr, value: ast.expr, scope: Scope) -> None:
         arguments = value.args if isinstance(value, ast.Call) else ()
         is_wrapped = any(isinstance(part, ast.Name) and part.id == target.id for part in arguments)
         if not (is_wrapped and isinstance(scope.names.get(target.id), (ast.FunctionDef, ast.AsyncFunctionDef))):
+            keep_old(value, target.id, scope)
             scope.names[target.id] = value
     elif isinstance(target, (ast.Tuple, ast.List)):
         for index, part in enumerate(target.elts):
@@ -2082,6 +2095,7 @@ def bind_target(target: ast.expr, value: ast.expr, scope: Scope) -> None:
             bind_target(part, item, scope)
     elif isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name):
         old = scope.names.get(target.value.id)
+        keep_old(value, target.value.id, scope)
         if isinstance(old, ast.expr):
             scope.names[target.value.id] = ast.Dict(keys=[None, target.slice], values=[old, value])
 
@@ -2098,6 +2112,7 @@ def bind_augmented(node: ast.AugAssign, scope: Scope, is_typing_only: bool) -> N
 
     old = scope.names.get(getattr(node.target, "id", ""))
     if isinstance(node.target, ast.Name) and isinstance(old, ast.expr):
+        keep_old(node.value, node.target.id, scope)
         scope.names[node.target.id] = ast.BinOp(left=old, op=node.op, right=node.value)
 
 
@@ -2112,6 +2127,8 @@ def bind_call(node: ast.Expr, scope: Scope, is_typing_only: bool) -> None:
     old, one = scope.names.get(name), call.args[0] if len(call.args) == 1 and not call.keywords else None
     if not isinstance(old, ast.expr):
         return
+    if one is not None:
+        keep_old(one, name, scope)
     if method in ("append", "add") and one is not None:
         scope.names[name] = ast.List(elts=[ast.Starred(value=old, ctx=ast.Load()), one], ctx=ast.Load())
     elif method == "extend" and one is not None:
@@ -2138,6 +2155,8 @@ def bind_if(node: ast.If, scope: Scope, is_typing_only: bool) -> None:
     for name in {**yes.names, **no.names}:
         first, second = yes.names.get(name), no.names.get(name)
         chosen = second if first is None else first
+        if first is not second:
+            keep_old(node.test, name, scope)
         if first is not second and isinstance(first, ast.expr) and isinstance(second, ast.expr):
             chosen = ast.IfExp(test=node.test, body=first, orelse=second)
         elif first is scope.names.get(name) and second is not None:
@@ -2359,12 +2378,11 @@ def expression(node: ast.AST | None, limit: int = 80) -> str:
     """An expression's source on one line, cut to a limit."""
     import ast
 
-    if isinstance(node, ast.Name):
-        return node.id
     try:
         text = " ".join(ast.unparse(node).split()) if node is not None else ""
     except (RecursionError, ValueError, MemoryError):
         text = "…"
+    text = "".join(text.split("\0")[::2])  # without what keep_old adds to names
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
