@@ -6471,7 +6471,7 @@ class RuntimeLog:
         def take(line: Any) -> bytes:
             if line[1] != b"INFO" or line[2] != b"coglet::prediction":
                 return bytes(line[0])
-            spoken.append(line[3])
+            spoken.append(line[3].removesuffix(b" "))
             return b""
 
         if self._speaking:
@@ -9913,6 +9913,8 @@ class Helper:
             self.marks.append((now + 2, command["mark"], {1, 2}, []))
         if "digest" in command:
             self.stream.tell(self.digest(command["digest"]))
+        if "closed" in command:
+            self.stream.tell({"closed": command["closed"], "fds": self.closed()})
         if command.get("kill"):
             self.stream.alive = False
 
@@ -9968,6 +9970,25 @@ class Helper:
         except (OSError, ValueError) as error:
             return {"digest": path, "error": str(error)}
         return {"digest": path, "sha256": found.hexdigest()}
+
+    def closed(self) -> list[int]:
+        """Which of its two output streams the worker of a runtime before 0.17 no longer has."""
+        import os
+
+        for name in os.listdir("/proc") if os.path.isdir("/proc") else []:
+            try:
+                with open(f"/proc/{name}/cmdline", "rb") as file:
+                    line = file.read()
+                found = helper_stat(int(name)) if b"spawn_main(" in line else None
+                if found is None or (self.spawned and found[1] != self.spawned.pid):
+                    continue
+                with open(f"/proc/{found[1]}/cmdline", "rb") as file:
+                    if b"cog.server.http" in file.read():
+                        streams = os.listdir(f"/proc/{name}/fd")
+                        return [number for number in (1, 2) if str(number) not in streams]
+            except (OSError, ValueError):
+                continue
+        return []
 
     def write_marks(self, now: float) -> None:
         """Print marks among what the container's first process prints; tell which streams took them."""
@@ -10422,6 +10443,10 @@ class Link:
     def digest(self, path: str, deadline: float | None = None) -> str:
         """The SHA-256 of a file at the far end; empty if there is none."""
         return str((self._ask({"digest": path}, deadline) or {}).get("sha256", ""))
+
+    def closed(self, deadline: float | None = None) -> list[int]:
+        """Which of its two output streams the worker of a runtime before 0.17 no longer has."""
+        return list((self._ask({"closed": True}, deadline) or {}).get("fds", []))
 
     def _ask(self, command: JSON, deadline: float | None) -> JSON | None:
         self.control(command)
@@ -12936,6 +12961,9 @@ NEVER = 1e9  # seconds
 SILENCE_LIMIT = 10.0  # seconds that a model may be READY again without having said how the prediction ended
 GLANCE_FIRST, GLANCE_PACE = 0.1, 0.2  # seconds from the request to the first look at what there is; between two
 GLANCE_LAST = 1.0  # seconds that events may come after the answer
+STUCK_LIMIT, STUCK_AGAIN = 10.0, 3.0  # seconds between two looks at a runtime before 0.17, and before the last one
+# What the server or the worker of such a runtime says as it stops working, while it stays busy for ever.
+STUCK_SIGN = rb"unhandled error in _consume_events|(?:^|\n)Process _?ChildWorker-\d+:\r?\n"
 LOSS_LIMIT = 5.0  # seconds after a lost connection in which the model may be seen to end, which says more
 GLANCE_SHARE = 10  # how many times as long as the last look took nobody looks again: each has all of the log
 
@@ -13311,6 +13339,7 @@ def await_end(host: Host, request: Request, ended: Callable[[], bool], received:
     """
     began = quiet = time.monotonic()
     size, deadline = 0, began + request.timeout if request.timeout else None
+    look, stuck = began + 1, ""
     while not host.wait(lambda: ended() or host.gone, min(time.monotonic() + 0.5, deadline or began + 1e9)):
         now = time.monotonic()
         if deadline is not None and now >= deadline:
@@ -13319,7 +13348,44 @@ def await_end(host: Host, request: Request, ended: Callable[[], bool], received:
         if host.health != "READY" or received() != size:
             quiet, size = now, received()
         elif now - quiet > SILENCE_LIMIT and request.watched:
-            raise StreamError(f"the model is ready again, but never said how the {request.noun} ended")
+            said = last_exception(bytes(host.log_tail))
+            raise StreamError(f"the model is ready again, but never said how the {request.noun} ended{said}")
+        if not request.logged and now > look:
+            stuck = check_worker(host, stuck)
+            look = now + (STUCK_AGAIN if stuck else STUCK_LIMIT)
+
+
+def check_worker(host: Host, known: str) -> str:
+    """What keeps the worker of a runtime before 0.17 from ever ending its prediction, empty if nothing does.
+
+    Raises StreamError: that was `known` already, a look before.
+    """
+    import re
+
+    tail = bytes(host.log_tail)
+    found = ""
+    if re.search(STUCK_SIGN, tail):
+        found = "the model's runtime broke down at the end of the prediction" + last_exception(tail)
+    elif host.link is not None:
+        closed = host.link.closed(time.monotonic() + 2)
+        names = " and ".join(("stdout", "stderr")[number - 1] for number in closed)
+        found = f"the model has closed its {names}: its runtime cannot end the prediction any more" if closed else ""
+    if found and found == known:
+        raise StreamError(found, hint="mend the model, or build it with cog 0.17 or newer, which tells what is wrong")
+    return found
+
+
+def last_exception(log: bytes) -> str:
+    r"""The last exception that a log tells of, behind a colon; empty if there is none.
+
+    >>> last_exception(b'{"exception": "Traceback\\n  x\\nrequests.InvalidJSONError: not JSON"}\n')
+    ': InvalidJSONError: not JSON'
+    """
+    import re
+
+    form = rb'(?:^|\\n)(?:\w+\.)*(\w*(?:Error|Exception): [^"\\\r\n]+)'
+    found = [first for first in (re.search(form, line) for line in log.splitlines()) if first]
+    return ": " + found[-1][1].decode("utf-8", "replace").strip() if found else ""
 
 
 def cancel_prediction(host: Host, request: Request, ended: Callable[[], bool]) -> None:

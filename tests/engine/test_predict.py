@@ -106,6 +106,31 @@ def test_every_log_line_comes_and_a_bar_is_one_line(cog, images, version):
         assert done.err.count("%|") == 1
 
 
+@each_version
+@pytest.mark.parametrize("ending", ["fail", "timeout"])
+def test_the_last_words_of_a_prediction_that_fails_are_shown(cog, images, version, ending):
+    if ending == "fail":
+        done = cog("predict", images("stuck", version), "-i", "kind=fail")
+        words = ["about to fail", "the last words"]
+    else:
+        done = cog("predict", images("logs", version), "-i", "lines=3", "-i", "delay=0.3", "--timeout", "0.75")
+        words = [f"{number:08d} {'x' * 30}" for number in range(3)]
+    assert done.code == 1
+    assert [line.strip() for line in done.err.splitlines() if line.strip() in words] == words
+
+
+@pytest.mark.parametrize("version, kind, message", [
+    ("0.16.12", "nan", "Error: Out of range float values are not JSON compliant"),
+    ("0.9.26", "nan", "Error: Out of range float values are not JSON compliant"),
+    ("0.16.12", "close", "the model has closed its stdout and stderr: its runtime cannot end the prediction any more"),
+    ("0.9.26", "shut", "the model's runtime broke down at the end of the prediction: ValueError: I/O operation"),
+])
+def test_a_prediction_that_its_runtime_cannot_end(cog, images, version, kind, message):
+    done = cog("predict", images("stuck", version), "-i", f"kind={kind}")
+    assert (done.code, done.out) == (6, "")
+    assert message in done.err.splitlines()[-2 if "hint: " in done.err.splitlines()[-1] else -1]
+
+
 def test_inputs_are_checked_before_anything_starts(cog, images):
     done = cog("predict", images("kinds", NEWEST), "-i", "cuont=1", "-i", "scale=2")
     assert done.code == 2
