@@ -15011,6 +15011,8 @@ def describe_type(fragment: JSON) -> str:
     >>> describe_type({"type": "array", "items": {"type": "string", "format": "uri"}})
     'list of file'
     """
+    if is_text_stream(fragment):
+        return "string, in pieces"
     if "anyOf" in fragment:
         return " or ".join(dict.fromkeys(describe_type(member) for member in fragment["anyOf"]))
     if fragment.get("type") == "array":

@@ -108,6 +108,7 @@ def test_inspect_shows_inputs_and_output_of_the_source(call):
     assert out[0].index("DESCRIPTION") == rows["flag"].index("Yes or no")
     assert out[-2:] == ["", "OUTPUT  string"]
     assert "OUTPUT  {text: string, score: number, file: file, parts: l" in call("inspect", cwd=MODELS / "object").out
+    assert call("inspect", cwd=MODELS / "stream").out.endswith("OUTPUT  string, in pieces\n")
 
 
 def test_inspect_json_says_what_a_build_would_take(call, echo):
