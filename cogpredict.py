@@ -4238,6 +4238,7 @@ class Reader:
     def __init__(self, stdin: BinaryIO, cwd: str, home: str) -> None:
         self._stdin, self._cwd, self._home = stdin, cwd, home
         self._spools: list[int] = []
+        self._stdin_file: LocalFile | None = None
 
     def _full(self, path: str) -> str:
         if path == "~" or path.startswith("~/"):
@@ -4249,7 +4250,8 @@ class Reader:
         import stat
 
         if path == "-":
-            return self._spool(self._stdin, "stdin")
+            self._stdin_file = self._stdin_file or self._spool(self._stdin, "stdin")
+            return self._stdin_file
         full = self._full(path)
         with open(full, "rb") as source:
             status = os.fstat(source.fileno())
@@ -4260,11 +4262,8 @@ class Reader:
 
     def text(self, path: str) -> bytes:
         """What the file holds, if that is no more than TEXT_LIMIT."""
-        if path == "-":
-            data = self._stdin.read(TEXT_LIMIT + 1)
-        else:
-            with open(self._full(path), "rb") as source:
-                data = source.read(TEXT_LIMIT + 1)
+        with self.file("-").open() if path == "-" else open(self._full(path), "rb") as source:
+            data = source.read(TEXT_LIMIT + 1)
         if len(data) > TEXT_LIMIT:
             raise ValueError(f"holds more than {TEXT_LIMIT >> 20} MiB, too much for text")
         return data
@@ -10721,9 +10720,16 @@ class Answer:
             raise self._failure
 
     def read(self, limit: int = -1) -> bytes:
-        """At least one byte and at most `limit`, nothing at the end; without a limit all the rest. Raises ModelGone."""
+        """At least one byte and at most `limit`, nothing at the end; without a limit all the rest. Raises ModelGone;
+        StreamError: more than anybody wants to hold."""
         if limit < 0:
-            return b"".join(self)
+            whole = bytearray()
+            for part in self:
+                whole += part
+                if len(whole) > ANSWER_LIMIT:
+                    self.close()
+                    raise StreamError(f"the model's answer is longer than {ANSWER_LIMIT >> 20} MiB")
+            return bytes(whole)
         self._wait(lambda: self.readable)
         if not self._parts:
             if self._failure is not None:
@@ -12391,11 +12397,14 @@ def split_url(url: str) -> tuple[Endpoint, str]:
     >>> split_url("https://a.example/b/c%20d?e=1")
     (Endpoint(scheme='https', host='a.example', port=443, path='/b/c%20d'), '?e=1')
     """
+    import re
     from urllib.parse import quote, urlsplit
 
     parts = urlsplit(url)
-    host = (parts.hostname or "").encode("idna").decode() if ":" not in (parts.hostname or "") else parts.hostname or ""
-    if parts.scheme not in ("http", "https") or not host or any(char <= " " for char in url):
+    host = parts.hostname or ""
+    host = host if ":" in host else host.encode("idna").decode()
+    known = parts.scheme in ("http", "https") and re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+(%[a-z0-9]+)?", host)
+    if not known or any(char < " " for char in url):
         raise ValueError("no http or https URL")
     port = parts.port if parts.port is not None else 443 if parts.scheme == "https" else 80
     safe = "/%:@!$&'()*+,;=~?"
@@ -12416,7 +12425,7 @@ def parse_endpoint(text: str) -> Endpoint:
         endpoint, query = split_url(text)
     except ValueError:
         query, endpoint = "?", Endpoint("", "", 0)
-    if query or "#" in text:
+    if query or "#" in text or " " in text:
         raise UsageError(f"--url {text!r} is not the address of a model", hint="--url http://HOST:PORT, or https://HOST")
     return endpoint._replace(path=endpoint.path.rstrip("/"))
 
@@ -12718,8 +12727,6 @@ class UrlHost(Host):
         if error is not None:
             raise error
         body = parse_document(answer.read())
-        if answer.status >= 500:
-            raise ModelGone(f"{self.endpoint} is not well: /health-check returned status {answer.status}")
         if body is None or not isinstance(body.get("status"), str):
             raise self._stranger("/health-check", answer.status)
         self._health, self._body = body["status"], body
@@ -12767,6 +12774,8 @@ class UrlHost(Host):
             error = UsageError(f"{url} sends us elsewhere: {path} returned status {status}", hint=f"--url {goal}")
         elif status in (404, 405) and path != "/openapi.json":
             error = self._stranger(path, status)
+        elif status >= 500 and path in ("/health-check", "/openapi.json"):
+            error = ModelGone(f"{url} does not work: {path} returned status {status}")
         elif status == 407:
             error = ModelGone(f"the proxy on the way to {url} wants a user: status 407",
                               hint="http_proxy=http://USER:PASSWORD@HOST:PORT")
@@ -14195,9 +14204,7 @@ def predict_url(job: Job, reader: Reader, world: World) -> int:
         world.console.result(render_json({"url": str(host.endpoint),
                                           "input": describe_inputs(job.values, job_schema(job.options, job.document))}))
         return 0
-    document = host.peek_document()
-    if document is not None:
-        job = fill_job(job, document, reader, world)
+    job = fill_job(job, host.peek_document(), reader, world)
     token = os.urandom(16).hex()
     return run_job(job, lambda lane: host, f"cog-{token[:12]}", token, 0, True, reader, world)
 
