@@ -47,6 +47,8 @@ if sys.version_info < {oldest}:
 if sys.argv[1:] == ["--version"]:
     sys.stdout.write({version!r} + "\\n")
     sys.exit()
+import gc
+gc.set_threshold(50_000)  # what is loaded now stays: searching it for garbage again and again takes 5 ms
 from importlib.util import MAGIC_NUMBER
 folder = "py/%s-%s" % (sys.implementation.cache_tag, MAGIC_NUMBER[:2].hex())
 sys.path.insert(0, __loader__.archive + "/" + (folder if folder in {folders!r} else "src"))
@@ -100,6 +102,8 @@ for line in sys.stdin.read().splitlines():
 
 DESCRIBE = """
 import sys
+import gc
+gc.set_threshold(50_000)  # what is loaded now stays: searching it for garbage again and again takes 5 ms
 from importlib.util import MAGIC_NUMBER
 folder = "py/%s-%s" % (sys.implementation.cache_tag, MAGIC_NUMBER[:2].hex())
 print(sys.implementation.name, "%d.%d.%d" % sys.version_info[:3], folder, sys.executable, sep="\\t")

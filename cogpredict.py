@@ -698,6 +698,14 @@ def split_command(argv: list[str]) -> tuple[str, list[str]]:
     return argument, rest
 
 
+def terminal_width() -> int:
+    """The columns of the user's terminal; 80 without one. As shutil has it, whose import takes longer than the rest."""
+    try:
+        return int(os.environ.get("COLUMNS", "")) or os.get_terminal_size(1).columns or 80
+    except (ValueError, OSError):
+        return 80
+
+
 def flag_parser(command: str) -> Any:
     """The argparse parser of one command, made from FLAGS. Its errors are UsageErrors."""
     import argparse
@@ -706,8 +714,11 @@ def flag_parser(command: str) -> Any:
         def error(self, message: str) -> Any:
             raise UsageError(message, hint=f"cog.pyz {command} --help")
 
+    def formatter(prog: str) -> argparse.HelpFormatter:
+        return argparse.HelpFormatter(prog, width=terminal_width() - 2)
+
     about, names = COMMAND_FLAGS[command]
-    parser = Parser(prog=f"cog.pyz {command}", description=about, allow_abbrev=False)
+    parser = Parser(prog=f"cog.pyz {command}", description=about, allow_abbrev=False, formatter_class=formatter)
     if command in TAKES_IMAGE:
         parser.add_argument("image", nargs="*", metavar="IMAGE", help="an image; without one the model in this folder")
     if command == "exec":
@@ -5424,17 +5435,23 @@ def unreadable(path: str, error: OSError) -> UsageError:
 
 
 def read_context(folder: str, rules: IgnoreRules, *, extra_files: Mapping[str, bytes] | None = None,
-                 omit: Collection[str] = (".cog",), warn: Callable[[str], None] = lambda text: None) -> Iterator[bytes]:
+                 omit: Collection[str] = (".cog",), warn: Callable[[str], None] = lambda text: None,
+                 note: Callable[[bytes], object] | None = None) -> Iterator[bytes]:
     """A folder as a tar stream, in pieces of some 256 KiB.
 
     First the extra files, which stand in for the folder's own of the same path; then what the rules let through but for
-    the paths in `omit`. Sockets and devices are left out with a warning; so is what vanishes.
+    the paths in `omit`. Sockets and devices are left out with a warning; so is what vanishes. `note` gets all of it but
+    the files' times, which a builder does not look at either.
     Raises UsageError: a file cannot be read.
     """
     extra = dict(extra_files or {})
     parts, size = [render_extra_files(extra)] if extra else [], 0
+    if note:
+        note(b"".join(parts))
     for member in walk_context(folder, rules, {*omit, *extra}):
-        for piece in read_member(member, warn):
+        for number, piece in enumerate(read_member(member, warn)):
+            if note:
+                note(piece if number else untimed(piece))
             parts.append(piece)
             size += len(piece)
             if size >= TAR_PIECE:
@@ -5553,6 +5570,15 @@ def tar_header(name: bytes, mode: int, size: int, mtime: int, kind: bytes = b"0"
     checksum = sum(name) + sum(numbers) + sum(kind) + sum(link) + sum(prefix) + TAR_FIXED_SUM
     return b"".join((before, name.ljust(100, b"\0"), numbers, b"%06o\0 " % checksum, kind, link.ljust(100, b"\0"),
                      TAR_MAGIC, prefix.ljust(167, b"\0")))
+
+
+def untimed(header: bytes) -> bytes:
+    """A tar header without its time and its checksum.
+
+    >>> untimed(tar_header(b"a", 0o644, 1, 1)) == untimed(tar_header(b"a", 0o644, 1, 2))
+    True
+    """
+    return header[:-376] + header[-356:]
 
 
 def pax_header(records: list[tuple[bytes, bytes]]) -> bytes:
@@ -14341,9 +14367,7 @@ PROJECT_LABEL = "cog.pyz.project"  # the label of an image for development; its 
 
 def read_settings(config: Config, options: Options, world: World, *, for_development: bool = False) -> BuildSettings:
     """What decides the build of a project beside its config: this machine, and the flags. Raises UsageError."""
-    import platform
-
-    settings = read_build_settings(config, world.environ, world.cwd, platform.machine())
+    settings = read_build_settings(config, world.environ, world.cwd, os.uname().machine)
     return settings._replace(
         base_image=options.base_image or settings.base_image, use_cog_base_image=options.use_cog_base_image == "true",
         use_cuda_base_image=options.use_cuda_base_image != "false", for_development=for_development)
@@ -14381,16 +14405,18 @@ def remove_image(engine: Engine, name: str, console: Console) -> None:
         console.debug(f"{name} stays: {error}")
 
 
-def pull_base(engine: Engine, base: str, options: Options, world: World) -> None:
-    """Have a base image, without asking a registry for one that is here. Raises BuildFailed."""
-    if engine.image_inspect(base) is not None:
-        return
+def pull_base(engine: Engine, base: str, options: Options, world: World) -> str:
+    """The id of a base image, pulled if it is not here. Raises BuildFailed."""
+    found = engine.image_inspect(base)
+    if found is not None:
+        return str(found.get("Id"))
     try:
         pull_image(engine, base, world.console, world.environ, world.home, platform=options.platform)
     except EngineError as error:
         raise BuildFailed(f"the base image {base} cannot be had: {error.message}",
                           hint="--base-image NAME takes one that the engine has, "
                                "--engine none runs without an image") from error
+    return str((engine.image_inspect(base) or {}).get("Id"))
 
 
 def build_project(engine: Engine, name: str, files: Mapping[str, bytes], settings: BuildSettings, config: Config,
@@ -14889,11 +14915,47 @@ def label_image(engine: Engine, base: str, name: str, labels: dict[str, str], op
     return build_image(engine, world.console, query=query, context=context, quiet=True)
 
 
-def read_build_context(files: Mapping[str, bytes], config: Config, world: World) -> Iterator[bytes]:
+def read_build_context(files: Mapping[str, bytes], config: Config, warn: Callable[[str], None],
+                       note: Callable[[bytes], object]) -> Iterator[bytes]:
     """A project as its image gets it, with files of our making, as a tar. Raises UsageError: a bad .dockerignore."""
     path = os.path.join(config.project, ".dockerignore")
     rules = parse_ignore(read_text(path)) if os.path.isfile(path) else IgnoreRules()
-    return read_context(config.project, rules, extra_files=files, warn=world.console.warn)
+    return read_context(config.project, rules, extra_files=files, warn=warn, note=note)
+
+
+DIGEST_LABEL = "cog.pyz.build"  # the label whose value is the hash of all that decided an image
+
+
+def find_built(engine: Engine, name: str, labels: Mapping[str, str], files: Mapping[str, bytes], config: Config,
+               words: Sequence[str]) -> str:
+    """The id of the image of that name, if it was built from just this and has these labels; empty else."""
+    import hashlib
+
+    found = engine.image_inspect(name) or {}
+    known = (found.get("Config") or {}).get("Labels") or {}
+    if DIGEST_LABEL not in known or not labels.items() <= known.items():
+        return ""
+    digest = hashlib.sha256(repr(words).encode())
+    for _ in read_build_context(files, config, lambda text: None, digest.update):
+        pass
+    return str(found["Id"]) if digest.hexdigest() == known[DIGEST_LABEL] else ""
+
+
+def build_labelled(engine: Engine, name: str, labels: Mapping[str, str], files: Mapping[str, bytes], config: Config,
+                   words: Sequence[str], secrets: Mapping[str, bytes], options: Options, world: World) -> str:
+    """The id of the image of a project with its source, built and labelled under a name. Raises BuildFailed."""
+    import hashlib
+
+    digest = hashlib.sha256(repr(words).encode())
+    unlabelled = f"cog-{os.urandom(6).hex()}:unlabelled"
+    try:
+        build_image(engine, world.console, query={**build_query(options, world), "t": unlabelled},
+                    context=read_build_context(files, config, world.console.warn, digest.update),
+                    secrets={key: giver(value) for key, value in secrets.items()}, quiet=is_quiet(options))
+        world.console.info("Adding labels to image...")
+        return label_image(engine, unlabelled, name, {**labels, DIGEST_LABEL: digest.hexdigest()}, options, world)
+    finally:
+        remove_image(engine, unlabelled, world.console)
 
 
 def cmd_build(options: Options, world: World) -> int:
@@ -14909,22 +14971,18 @@ def cmd_build(options: Options, world: World) -> int:
     schema = render_compact(document)
     files = build_files(config, settings, lambda name: read_bytes(os.path.join(config.project, name)))
     files[".cog/openapi_schema.json"] = schema.encode()
-    query = build_query(options, world)
+    given = [text if "=" in text else f"{text}={world.environ.get(text)}" for text in options.build_arg]
     address = find_address(options.engine, world.environ, world.home)
     with connect_engine(address, world.console, world.environ) as engine:
         world.console.info(f"Building Docker image from environment in {config.file_name} as {names[0]}...")
-        for base in list_base_images(config, settings):
-            pull_base(engine, base, options, world)
-        unlabelled = f"cog-{os.urandom(6).hex()}:unlabelled"
-        try:
-            build_image(engine, world.console, query={**query, "t": unlabelled}, quiet=is_quiet(options),
-                        context=read_build_context(files, config, world),
-                        secrets={name: giver(value) for name, value in secrets.items()})
-            world.console.info("Adding labels to image...")
-            labels = model_labels(engine, config, schema, base_image(config, settings), world.environ)
-            image = label_image(engine, unlabelled, names[0], labels, options, world)
-        finally:
-            remove_image(engine, unlabelled, world.console)
+        bases = [pull_base(engine, base, options, world) for base in list_base_images(config, settings)]
+        labels = model_labels(engine, config, schema, base_image(config, settings), world.environ)
+        words = [options.platform, *bases, *given]
+        image = "" if options.no_cache else find_built(engine, names[0], labels, files, config, words)
+        if image:
+            world.console.info("Nothing has changed since it was built")
+        else:
+            image = build_labelled(engine, names[0], labels, files, config, words, secrets, options, world)
         for name in names[1:]:
             reference = parse_reference(name)
             engine.image_tag(names[0], reference.familiar(), reference.tag)
@@ -15064,8 +15122,9 @@ def render_signature(document: JSON) -> str:
     """A model's inputs as a table, and its output."""
     import json
 
-    training = input_schema(document) is None
-    schema, output = input_schema(document, training=training), output_schema(document, training=training)
+    schema = input_schema(document)
+    training = schema is None
+    schema, output = schema or input_schema(document, training=True), output_schema(document, training=training)
     if schema is None:
         raise UsageError("the schema has no inputs", hint="--json shows the whole of it")
     raw = find_schemas(document)["TrainingInput" if training else "Input"]["properties"]

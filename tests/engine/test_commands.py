@@ -100,3 +100,21 @@ def test_a_build_that_fails_leaves_the_name_alone(cog, project, tmp_path):
     done = cog("build", "-t", project)
     assert done.code == 4 and "all is lost" in done.err and "Traceback" not in done.err
     assert make_image.Engine().call("GET", f"/images/{project}/json", {})["Id"] == before
+
+
+def test_what_has_not_changed_is_not_sent_to_the_builder(cog, project, tmp_path):
+    assert cog("build", "-t", f"{project}:1", timeout=400).code == 0
+    (tmp_path / "predict.py").touch()
+    first = cog("build", "-q", "-t", f"{project}:1").out
+    done = cog("build", "-t", f"{project}:1", "-t", f"{project}:2")
+    assert "Nothing has changed" in done.err and "COPY" not in done.err and f"Image built as {project}:2" in done.err
+    for change in (("--build-arg", "A=1"), ("--no-cache",)):
+        done = cog("build", "-t", f"{project}:1", *change, timeout=400)
+        assert done.code == 0 and "Nothing has changed" not in done.err and "COPY" in done.err, change
+    (tmp_path / "predict.py").chmod(0o755)
+    assert "COPY" in cog("build", "-t", f"{project}:1").err
+    (tmp_path / "predict.py").write_text((tmp_path / "predict.py").read_text() + "# changed\n")
+    done = cog("build", "-q", "-t", f"{project}:1")
+    assert done.code == 0 and done.out != first
+    assert "Nothing has changed" in cog("build", "-t", f"{project}:1", "--secret", "id=a,env=HOME").err
+    assert "Nothing has changed" not in cog("build", "-t", f"{project}:1", GITHUB_SHA="another").err

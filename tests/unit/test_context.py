@@ -1,6 +1,7 @@
 """A folder becomes a tar that other programs read as the folder, whatever is in it and whatever happens to it."""
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
@@ -272,3 +273,25 @@ def project(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "wheels" / "a.whl").write_bytes(b"wheel")
     (tmp_path / "requirements.txt").write_text("x")
     return tmp_path
+
+
+def test_what_is_noted_leaves_out_times_alone(tmp_path: Path) -> None:
+    def note() -> str:
+        found = hashlib.sha256()
+        list(read_context(str(tmp_path), IgnoreRules(), extra_files={"made": b"x"}, note=found.update))
+        return found.hexdigest()
+
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / ("n" * 160)).write_bytes(b"long name")
+    (tmp_path / "big").write_bytes(bytes(TAR_PIECE + 1))
+    seen = [note()]
+    os.utime(tmp_path / "folder" / ("n" * 160), (1, 1))
+    os.utime(tmp_path / "big", (1, 1))
+    assert note() == seen[0]
+    (tmp_path / "big").chmod(0o700)
+    seen.append(note())
+    (tmp_path / "big").write_bytes(bytes(TAR_PIECE) + b"1")
+    seen.append(note())
+    (tmp_path / "folder" / "new").symlink_to("a")
+    seen.append(note())
+    assert len(set(seen)) == 4
