@@ -9433,8 +9433,8 @@ def helper_is_guest() -> bool:
     return parent == 0 and pid != 1
 
 
-def helper_kill_container() -> None:
-    """Send a SIGKILL to every other process of this container.
+def helper_kill_container(number: int = 9) -> None:
+    """Send a signal to every other process of this container.
 
     An init at 1 ends by itself when the model does, and we with it. A model at 1 cannot be killed from inside: when all
     others are dead it is asked to end.
@@ -9444,9 +9444,10 @@ def helper_kill_container() -> None:
 
     found = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     others = [pid for pid in found if pid not in (1, os.getpid()) and (helper_stat(pid) or "Z")[0] != "Z"]
-    for pid, number in [(pid, signal.SIGKILL) for pid in others] or [(1, signal.SIGTERM), (1, signal.SIGINT)]:
+    last = [(1, signal.SIGTERM), (1, signal.SIGINT)] if number == signal.SIGKILL else []
+    for pid, sent in [(pid, number) for pid in others] or last:
         try:
-            os.kill(pid, number)
+            os.kill(pid, sent)
         except OSError:
             pass  # gone, or not ours
 
@@ -9936,6 +9937,8 @@ class Helper:
             self.health.fresh, self.health.due = True, 0.0
         if "mark" in command:
             self.marks.append((now + 2, command["mark"], {1, 2}, []))
+        if "signal" in command:
+            helper_kill_container(command["signal"])
         if "digest" in command:
             self.stream.tell(self.digest(command["digest"]))
         if "closed" in command:
@@ -10456,7 +10459,8 @@ class Link:
         self._source.send(link_frame(kind, channel, payload))
 
     def control(self, command: JSON) -> None:
-        """Give the helper a command: {"poll": SECONDS}, {"fresh": True}, {"kill": True}, or what `mark` asks."""
+        """Give the helper a command: {"poll": SECONDS}, {"fresh": True}, {"signal": NUMBER to all processes but an
+        init}, {"kill": True}, or what `mark` asks."""
         import json
 
         self.send_frame(LINK_CONTROL, 0, json.dumps(command).encode())
@@ -11245,7 +11249,7 @@ class ContainerHost(Host):
         super().__init__(loop, console)
         self._engine, self._plan, self._lane = engine, plan, lane
         self.exit_code: int | None = None
-        self._container, self._is_starting, self._wait_ended = "", False, False
+        self._container, self._is_starting, self._has_init, self._wait_ended = "", False, False, False
         self._output: Source | None = None
         self._interpreters = list(plan.interpreters)
         self._frames = FrameParser()
@@ -11295,7 +11299,7 @@ class ContainerHost(Host):
                 raise
             self._start_container(without_init(plan))
             return
-        self._is_starting = False
+        self._is_starting, self._has_init = False, bool(plan.body["HostConfig"].get("Init"))
         self._output = self.loop.add(attach, self._on_log, self._on_log_end, self._on_room)
         self.loop.add(ended, lambda data: self._on_exit(ended.feed(data)), self._on_wait_end)
 
@@ -11566,8 +11570,10 @@ class ExecHost(ContainerHost):
 
     def _on_log(self, data: bytes) -> None:
         for stream, part in [(1, data)] if self._terminal is not None else self._frames.feed(data):
-            if not self._log_time and part.startswith((b"[FATAL tini", b"ERROR (catatonit")):
-                self._refusal = part
+            begins = not self._log_time and part.startswith((b"[FATAL tini", b"ERROR (catatonit"))
+            may_be = stream == 2 or self._terminal is not None
+            if may_be and (begins or (self._refusal and not self._refusal.endswith(b"\n"))):
+                self._refusal += part  # it comes in pieces
                 continue
             try:
                 self._console.result(part, stream=stream, raw=self._terminal is not None)
@@ -11590,7 +11596,7 @@ class ExecHost(ContainerHost):
                 if interruption is not None:
                     raise
                 interruption, deadline = error, time.monotonic() + EXEC_GRACE
-                self._engine.container_kill(self._container, signal=SIGNALS[error.signal_number])
+                self._forward(error.signal_number)
         if self._closed_pipe:
             raise BrokenPipeError
         if interruption is not None and self.exit_code in (None, 128 + interruption.signal_number):
@@ -11599,6 +11605,14 @@ class ExecHost(ContainerHost):
             raise ModelGone("the way to the container was cut")
         self._refuse()
         return self.exit_code
+
+    def _forward(self, number: int) -> None:
+        """Give the command a signal; the one of Ctrl-C to all of its processes, as a terminal does."""
+        link = self.link
+        if SIGNALS[number] == "INT" and self._has_init and link is not None and link.greeted and not link.ended:
+            link.control({"signal": number})
+        else:
+            self._engine.container_kill(self._container, signal=SIGNALS[number])
 
     def _is_over(self) -> bool:
         """Whether nothing more is to be expected, be it that nothing came for long after the end."""
@@ -11612,9 +11626,11 @@ class ExecHost(ContainerHost):
     def _refuse(self) -> None:
         """Nothing, unless the command could not be run. Raises CommandMissing, NotExecutable."""
         word = self._plan.body["Entrypoint"][0]
-        if b"o such file" in self._refusal:
+        if self.exit_code not in (126, 127):
+            self._console.result(self._refusal, stream=2)
+        elif b"o such file" in self._refusal:
             raise command_missing(word)
-        if self._refusal:
+        elif self._refusal:
             raise NotExecutable(f"{word} cannot be run: {last_line(self._refusal).rpartition(': ')[2]}")
 
     def close(self) -> None:
