@@ -8402,9 +8402,13 @@ class Engine(Wire):
         return self._stream("POST", "/build", query, pieces=body,
                             headers=[("Content-Type", "application/x-tar"), *headers])
 
-    def image_remove(self, image: str, *, force: bool = False) -> None:
-        """DELETE /images/{name}. One that is gone is success; raises EngineError: 409, a container uses it."""
-        self._read("DELETE", f"/images/{image}", {"force": "1"} if force else None, also=(404,))
+    def image_remove(self, image: str, *, force: bool = False, prune: bool = True) -> None:
+        """DELETE /images/{name}. One that is gone is success; raises EngineError: 409, a container uses it.
+
+        Without `prune` what it was built on stays, which is Podman's cache for the next build.
+        """
+        query = {**({"force": "1"} if force else {}), **({} if prune else {"noprune": "1"})}
+        self._read("DELETE", f"/images/{image}", query, also=(404,))
 
     def image_tag(self, image: str, repository: str, tag: str) -> None:
         """POST /images/{name}/tag."""
@@ -11065,6 +11069,29 @@ class Guardian:
             os.waitpid(self._pid, 0)
 
 
+CLIENT_LABEL = "cog.pyz.client"  # the label of a container of ours that says which process it is for
+
+
+def describe_process(pid: str = "self") -> str:
+    """A process as others on this machine know it again: boot, namespace, number, start; empty if there is none."""
+    try:
+        boot = read_text("/proc/sys/kernel/random/boot_id").strip()
+        number, _, rest = read_text(f"/proc/{pid}/stat").partition(" ")
+        return f"{boot} {os.readlink('/proc/self/ns/pid')} {number} {rest.rpartition(')')[2].split()[19]}"
+    except OSError:
+        return ""
+
+
+def is_dead(description: str) -> bool:
+    """Whether a process surely was of this machine, and is no more.
+
+    >>> is_dead(describe_process()), is_dead("another-machine pid:[1] 1 1"), is_dead("")
+    (False, False, False)
+    """
+    words, own = description.split(), describe_process().split()
+    return len(words) == 4 and words[:2] == own[:2] and describe_process(words[2]) != description
+
+
 def pick_ports(network: str, number: int) -> Ports:
     """Ports for a run, from a random `number`; a namespace of its own has the usual one for the model.
 
@@ -11285,7 +11312,9 @@ class ContainerHost(Host):
         """Create, attach, wait and start, in this order, so that no log line and no exit code is lost."""
         engine, self._is_starting = self._engine, True
         try:
-            self._container = engine.container_create(plan.body, name=plan.name, platform=plan.platform)
+            labels = {**plan.body["Labels"], CLIENT_LABEL: describe_process()}
+            self._container = engine.container_create({**plan.body, "Labels": labels}, name=plan.name,
+                                                      platform=plan.platform)
             self._fill(plan)
             attach = engine.container_attach(self._container, stdin="OpenStdin" in plan.body)
             ended = engine.container_wait(self._container, "removed")
@@ -11335,9 +11364,10 @@ class ContainerHost(Host):
         self.link = Link(self.loop, stream, self._lane, settings, framed=True)
 
     def _remove_orphans(self) -> None:
-        """Remove what a run left that died with its host: containers of ours that do not run and are old."""
+        """Remove what runs left that could not clean up: old containers that do not run, or whose client is dead."""
         for found in self._engine.container_list(RUN_LABEL):
-            if found.get("State") != "running" and time.time() - int(found.get("Created") or 0) > ORPHAN_AGE:
+            left = found.get("State") != "running" or is_dead(str((found.get("Labels") or {}).get(CLIENT_LABEL, "")))
+            if left and time.time() - int(found.get("Created") or 0) > ORPHAN_AGE:
                 self._console.debug(f"removing {found.get('Id')}, which a run left that is gone")
                 self._engine.container_remove(str(found.get("Id")))
 
@@ -11412,6 +11442,8 @@ class ContainerHost(Host):
             return f"{self.link.end_reason if self.link is not None else 'the way to the model was cut'}"
         if self._engine.was_oom_killed(self._container):
             return "OOMKilled: the container ran out of memory"
+        if self.exit_code == 137:  # Podman forgets why when the container is removed
+            return "the container was killed from outside (exit code 137), as it is when it runs out of memory"
         return f"the container ended with exit code {self.exit_code}"
 
     def drain(self) -> None:
@@ -11425,15 +11457,17 @@ class ContainerHost(Host):
             self.wait(lambda: self._logs_ended, min(deadline, max(began, self._log_time) + quiet))
 
     def close(self) -> None:
-        """Kill the container and forget it. The engine removes it; the leash and the guardian see to it."""
-        if self._container and self.exit_code is None and not self._is_starting:
+        """Kill the container and forget it. The engine removes it; the leash sees to it, or else the guardian."""
+        runs, has_leash = bool(self._container) and self.exit_code is None, self.link is not None and self.link.greeted
+        if runs and not self._is_starting:
             try:
                 self._engine.container_kill(self._container, forget=True)
             except CogError as error:
                 self._console.debug(f"kill: {error}")
+                has_leash = False
         self.loop.close()
         if self._guardian is not None:
-            self._guardian.dismiss(clean=self._is_starting)
+            self._guardian.dismiss(clean=self._is_starting or (runs and not has_leash))
 
 
 # -- a command in a container
@@ -14413,10 +14447,10 @@ def find_development_image(engine: Engine, config: Config, options: Options, wor
     return found
 
 
-def remove_image(engine: Engine, name: str, console: Console) -> None:
+def remove_image(engine: Engine, name: str, console: Console, *, prune: bool = True) -> None:
     """Take a name from an image, and remove the image with its last one; where that fails, it stays."""
     try:
-        engine.image_remove(name)
+        engine.image_remove(name, prune=prune)
     except EngineError as error:
         console.debug(f"{name} stays: {error}")
 
@@ -14438,10 +14472,32 @@ def pull_base(engine: Engine, base: str, options: Options, world: World) -> str:
 def build_project(engine: Engine, name: str, files: Mapping[str, bytes], settings: BuildSettings, config: Config,
                   options: Options, world: World) -> None:
     """Build the image of a project's environment; the project itself is not part of it. Raises BuildFailed."""
-    query = {**build_query(options, world), "t": name, "labels": render_compact({PROJECT_LABEL: config.project})}
+    path = f"{BUILD_FOLDER}/Dockerfile"
+    query, dockerfile = add_labels({PROJECT_LABEL: config.project}, {**build_query(options, world), "t": name},
+                                   files[path], podman=engine.is_podman)
+    context = [render_extra_files({**files, path: dockerfile}) + TAR_END]
     secrets = {PIP_SECRET: settings.pip_conf.encode} if settings.pip_conf else None
-    build_image(engine, world.console, query=query, context=[render_extra_files(files) + TAR_END], secrets=secrets,
-                quiet=is_quiet(options))
+    build_image(engine, world.console, query=query, context=context, secrets=secrets, quiet=is_quiet(options))
+
+
+def add_labels(labels: Mapping[str, str], query: Mapping[str, str], dockerfile: bytes, *,
+               podman: bool) -> tuple[dict[str, str], bytes]:
+    r"""The query of a build and its Dockerfile, with labels for the image.
+
+    Podman's builder takes a $ in a label of the query for a variable, and loses line ends; in an argument it does not.
+
+    >>> add_labels({"a": "$1"}, {"t": "x"}, b"FROM y\n", podman=True)[1]
+    b'FROM y\nARG COG_LABEL_0\nLABEL a="$COG_LABEL_0"\n'
+    """
+    import json
+
+    if not podman:
+        return {**query, "labels": render_compact(dict(labels))}, dockerfile
+    arguments = json.loads(query.get("buildargs", "{}"))
+    for number, (name, value) in enumerate(labels.items()):
+        arguments[f"COG_LABEL_{number}"] = value
+        dockerfile += f'ARG COG_LABEL_{number}\nLABEL {name}="$COG_LABEL_{number}"\n'.encode()
+    return {**query, "buildargs": render_compact(arguments)}, dockerfile
 
 
 def is_quiet(options: Options) -> bool:
@@ -14511,14 +14567,16 @@ def run_planned(make: Callable[[], Plan], run: Callable[[Plan], int], console: C
     try:
         return run(plan)
     except ProjectUnseen as error:
-        console.debug(f"{error}; it is copied into the container")
+        why = str(error)
     except EngineError as error:
         project = plan.project
         if project is None or project.copied or "bind source path does not exist" not in error.message:
             raise
+        why = error.message
     except LanePortTaken as error:
         console.debug(str(error))
         return run(make())
+    console.debug(f"{why}; it is copied into the container")
     return run(copied_instead(make()))
 
 
@@ -14920,14 +14978,15 @@ def label_image(engine: Engine, base: str, name: str, labels: dict[str, str], op
     built, before = engine.image_inspect(base) or {}, engine.image_inspect(name) or {}
     old, new = dict(before.get("Config") or {}), dict(built.get("Config") or {})
     old_labels, new_labels = old.pop("Labels", None) or {}, new.pop("Labels", None) or {}
+    old["Hostname"] = new["Hostname"] = ""  # which Podman makes from the image's id
     same = image_layers(before) == image_layers(built)
     known = old_labels.get("run.cog.pip_freeze") if same else None
     labels = {**labels, "run.cog.pip_freeze": run_pip_freeze(engine, base, world) if known is None else known}
     if same and old == new and old_labels == {**new_labels, **labels}:
         return str(before["Id"])
-    query = {"t": name, "labels": render_compact(labels), "dockerfile": "Dockerfile",
-             **({"platform": options.platform} if options.platform else {})}
-    context = [render_extra_files({"Dockerfile": f"FROM {base}\n".encode()}) + TAR_END]
+    query = {"t": name, "dockerfile": "Dockerfile", **({"platform": options.platform} if options.platform else {})}
+    query, dockerfile = add_labels(labels, query, f"FROM {base}\n".encode(), podman=engine.is_podman)
+    context = [render_extra_files({"Dockerfile": dockerfile}) + TAR_END]
     return build_image(engine, world.console, query=query, context=context, quiet=True)
 
 
@@ -14964,14 +15023,16 @@ def build_labelled(engine: Engine, name: str, labels: Mapping[str, str], files: 
 
     digest = hashlib.sha256(repr(words).encode())
     unlabelled = f"cog-{os.urandom(6).hex()}:unlabelled"
+    # With one label, so that removing it takes no step that changes files out of Podman's cache.
+    query = {**build_query(options, world), "t": unlabelled, "labels": '{"run.cog.has_init":"true"}'}
     try:
-        build_image(engine, world.console, query={**build_query(options, world), "t": unlabelled},
+        build_image(engine, world.console, query=query,
                     context=read_build_context(files, config, world.console.warn, digest.update),
                     secrets={key: giver(value) for key, value in secrets.items()}, quiet=is_quiet(options))
         world.console.info("Adding labels to image...")
         return label_image(engine, unlabelled, name, {**labels, DIGEST_LABEL: digest.hexdigest()}, options, world)
     finally:
-        remove_image(engine, unlabelled, world.console)
+        remove_image(engine, unlabelled, world.console, prune=False)
 
 
 def cmd_build(options: Options, world: World) -> int:

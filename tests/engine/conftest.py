@@ -109,9 +109,22 @@ def remove_images(engine_address: str) -> Callable[[list[Path]], None]:
         for project in projects:
             filters = json.dumps({"label": [f"cog.pyz.project={project}"]})
             for image in engine.call("GET", "/images/json", {"filters": filters}):
-                engine.call("DELETE", f"/images/{image['Id']}", {"force": 1})
+                remove_image(engine, image["Id"])
 
     return remove
+
+
+def remove_image(engine: make_image.Engine, image: str) -> None:
+    """Remove one image; Podman refuses while it still removes a container that was made from it."""
+    deadline = time.monotonic() + 3
+    while True:
+        try:
+            engine.call("DELETE", f"/images/{image}", {"force": 1})
+            return
+        except make_image.EngineFailed:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
 
 
 def list_containers() -> list[dict[str, Any]]:

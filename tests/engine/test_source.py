@@ -143,17 +143,19 @@ def test_a_neural_network_reads_and_gone_package_names_are_followed(model):
 def test_an_interrupted_build_stops(model, command):
     run = model("echo")
     config = run.project / "cog.yaml"
-    config.write_text(config.read_text().replace("build:\n", 'build:\n  run: ["sleep 97"]\n'))
+    config.write_text(config.read_text().replace("build:\n", 'build:\n  run: ["sleep 17"]\n'))
     child = subprocess.Popen([*command, "predict"], cwd=run.project, stderr=subprocess.PIPE)
     seen = b""
     with child.stderr:
-        while b"sleep 97" not in seen:
+        while b"sleep 17" not in seen:
             seen += child.stderr.read1()
         time.sleep(1)
         child.terminate()
         began = time.monotonic()
         assert child.wait(20) == -15
     assert time.monotonic() - began < 5
+    if make_image.Engine().is_podman():
+        pytest.skip("a step of Podman's builder goes on when its client is gone, and nothing in its API ends one")
     if sys.platform == "linux":
         time.sleep(1)
-        assert not [line for line in list_processes("sleep 97") if line.startswith("sleep")]
+        assert not [line for line in list_processes("sleep 17") if line.startswith("sleep")]

@@ -97,6 +97,11 @@ class Engine:
                 return
             yield piece
 
+    def is_podman(self) -> bool:
+        """Whether it is Podman's service of the API."""
+        components = self.call("GET", "/version")["Components"]
+        return any("Podman" in component["Name"] for component in components)
+
     def image(self, name: str) -> dict[str, Any] | None:
         """What the engine knows of an image; None when it has none of that name."""
         try:
