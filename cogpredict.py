@@ -3705,6 +3705,19 @@ def single_class(reader: SchemaReader, scope: Scope, mode: str) -> Found | None:
     return fitting[0] if fitting else None
 
 
+def full_reference(reference: str, project: str, mode: str) -> str:
+    """A `FILE.py:` with the name of the one model in that file, which the runtime wants; any other as it is."""
+    if not reference.endswith(".py:"):
+        return reference
+    reader = SchemaReader(project, read_source)
+    try:
+        scope = reader.sources.file(split_reference(reference, mode)[0])
+        found = scope and (single_class(reader, scope, mode) or reader.sources.member(scope, mode, 0))
+    except SchemaError:  # read_schema says more
+        found = None
+    return reference + (found.dotted if found else "")
+
+
 def find_method(reader: SchemaReader, found: Found, mode: str) -> Target:
     """The method of a class, or of what it descends from, that is the model."""
     where = f"{found.scope.path}:{getattr(found.node, 'lineno', 1)}"
@@ -14290,7 +14303,8 @@ def read_project(options: Options, world: World) -> Config:
     config = read_config(find_config(world.cwd, options.file))
     for text in config.warnings:
         world.console.warn(text)
-    return config
+    predict, train = (full_reference(getattr(config, mode), config.project, mode) for mode in ("predict", "train"))
+    return config._replace(predict=predict, train=train)
 
 
 def read_model(options: Options, config: Config, world: World) -> tuple[Config, JSON]:
@@ -15180,8 +15194,12 @@ def describe_limits(fragment: JSON) -> str:
     return ", ".join([*parts, *([f"matches {fragment['pattern']}"] if "pattern" in fragment else [])])
 
 
+WIDE_CELL = 48
+
+
 def render_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as text in columns, without the columns that are empty; each cell on one line.
+    """Rows of cells as text in columns, without the columns that are empty; each cell on one line. A long cell
+    moves what follows it in its row, not the whole column.
 
     >>> print(render_table(("A", "B", "C"), [("one", "", "x"), ("three", "", "y")]), end="")
     A      C
@@ -15191,7 +15209,7 @@ def render_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     plain = [[" ".join(cell.split()) for cell in row] for row in rows]
     kept = [at for at in range(len(head)) if any(row[at] for row in plain)]
     lines = [[head[at] for at in kept], *([row[at] for at in kept] for row in plain)]
-    widths = [max(map(len, column)) for column in zip(*lines)]
+    widths = [max(len(cell) for cell in column if len(cell) <= WIDE_CELL) for column in zip(*lines)]
     return "".join("  ".join(map(str.ljust, line, widths)).rstrip() + "\n" for line in lines)
 
 

@@ -122,6 +122,12 @@ def test_inspect_json_says_what_a_build_would_take(call, echo):
     assert "text" in found["schema"]["components"]["schemas"]["Input"]["properties"] and found["runtime"] == ["cog"]
 
 
+def test_a_file_without_a_class_is_given_its_class(call, echo):
+    (echo / "cog.yaml").write_text("build:\n  python_version: '3.11'\npredict: predict.py\n")
+    assert 'COG_PREDICT_TYPE_STUB="predict.py:Predictor"' in call("debug", cwd=echo).out
+    assert json.loads(call("inspect", "--json", cwd=echo).out)["config"]["predict"] == "predict.py:Predictor"
+
+
 def test_inspect_shows_a_training_where_there_is_nothing_else(call, echo):
     (echo / "cog.yaml").write_text("build:\n  python_version: '3.11'\ntrain: train.py:train\n")
     (echo / "train.py").write_text("from cog import BaseModel, Path\nclass TrainingOutput(BaseModel):\n"
