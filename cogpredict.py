@@ -12858,7 +12858,9 @@ class UrlHost(Host):
             error = UsageError(f"{url} {what}: {path} returned status {status}",
                                hint="--token-env NAME names the variable that holds one")
         elif 300 <= status < 400:
-            goal = answer.headers.get("location", "")
+            from urllib.parse import urljoin
+
+            goal = urljoin(f"{url}{path}", answer.headers.get("location", ""))
             goal = goal[:-len(path)] if goal.endswith(path) else goal
             error = UsageError(f"{url} sends us elsewhere: {path} returned status {status}", hint=f"--url {goal}")
         elif status in (404, 405) and path != "/openapi.json":
@@ -13412,7 +13414,8 @@ def run_prediction(host: Host, request: Request, progress: Progress, lane: Lane)
     except (Interrupted, PredictionFailed):
         if call is not None:
             call.stop_trying()
-        cancel_prediction(host, request, ended)
+        if call is None or not call.received:  # else it has ended, and its answer is on the way
+            cancel_prediction(host, request, ended)
         raise
     finally:
         show_rest(host, progress)

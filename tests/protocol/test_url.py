@@ -40,6 +40,7 @@ class Model:
 
     def __init__(self, output: Any = None, *, tls: ssl.SSLContext | None = None) -> None:
         self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.unread = ""  # a path whose requests are answered at their head
         self.answers: dict[str, Any] = {
             "GET /health-check": (200, {"status": "READY"}),
             "GET /openapi.json": (200, document(output or {"type": "string"})),
@@ -49,7 +50,8 @@ class Model:
 
         class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                length = int(self.headers.get("content-length") or 0)
+                body = b"" if self.path == model.unread else self.rfile.read(length)
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 model.seen.append((self.command, self.path, headers, body))
                 found = model.answers.get(f"{self.command} {self.path}", (404, {"detail": "Not Found"}))
@@ -304,6 +306,29 @@ def test_too_large_a_request_is_not_begun(start, call, tmp_path):
     code, _, err = call("predict", "--url", model.url, "-i", "file=@big.bin")
     assert code == 2 and "at most 100 MiB" in err and "101.3 MiB" in err
     assert not model.asked("POST /predictions")
+
+
+def test_an_early_refusal_is_heard_while_the_body_is_sent(start, call, tmp_path):
+    model = start()
+    with open(tmp_path / "big.bin", "wb") as file:
+        file.truncate(60 << 20)
+    model.unread = "/predictions"
+    model.answers["POST /predictions"] = (413, b"too long")
+    code, _, err = call("predict", "--url", model.url, "-i", "file=@big.bin")
+    assert code == 2 and "does not take so large a request" in err
+
+
+def test_a_file_that_gets_shorter_before_it_is_sent(start, call, tmp_path):
+    model = start()
+    (tmp_path / "a.bin").write_bytes(bytes(5_000_000))
+
+    def health(handler: Any) -> None:
+        os.truncate(tmp_path / "a.bin", 4_000_000)
+        handler.reply(200, {"status": "READY"})
+
+    model.answers["GET /health-check"] = health
+    code, _, err = call("predict", "--url", model.url, "-i", "file=@a.bin")
+    assert code == 2 and "a.bin got shorter while it was being sent" in err
 
 
 def test_the_token_is_shown_nowhere(start, call):
