@@ -10152,6 +10152,7 @@ READ_SIZE = 1 << 18  # bytes that are taken from a stream at once
 LINK_WINDOW = 1 << 20  # bytes that either end may send on a channel before the other has used them
 LINK_QUEUE = 1 << 18  # bytes on their way to the helper from which on no channel adds any
 CHANNEL_LIMIT = 1 << 10  # channels at one time
+STUCK_AFTER = 1.0  # seconds after which an interruption that waits for its turn means that a second one must not wait
 TROUBLE_LIMIT = 1 << 13  # bytes of what the helper says on its stderr that are kept
 
 
@@ -10271,7 +10272,13 @@ class Loop:
     def __init__(self) -> None:
         self._sources: list[Source] = []
         self._error: CogError | None = None
+        self._held_since = 0.0  # when the error came, monotonic
         self._busy = False
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether an interruption has been waiting for long, since a callback does not come back."""
+        return self._error is not None and time.monotonic() - self._held_since > STUCK_AFTER
 
     def add(self, stream: Stream, on_data: Callable[[bytes], None], on_end: Callable[[], None],
             on_room: Callable[[], None] | None = None) -> Source:
@@ -10299,7 +10306,8 @@ class Loop:
 
         Without `now` only `run` does, as soon as it is called.
         """
-        self._error = self._error or error
+        if self._error is None:
+            self._error, self._held_since = error, time.monotonic()
         if now and not self._busy:
             self._raise()
 
@@ -11566,6 +11574,7 @@ class ExecHost(ContainerHost):
     def _start_helper(self) -> None:
         """Bring up the leash, once the command has what it reads; without a leash the guardian remains."""
         if self._input is None and not self._input_ended:
+            self._tell_ports()
             if self._terminal is not None:
                 self._terminal.enter()
                 self._resize()
@@ -11575,6 +11584,17 @@ class ExecHost(ContainerHost):
         except ModelGone as error:
             self._console.debug(f"no helper: {error}")
             self._is_alone = True
+
+    def _tell_ports(self) -> None:
+        """Say which ports the engine chose, where it had the choice."""
+        wanted = [place["HostPort"] for places in self._plan.body["HostConfig"]["PortBindings"].values()
+                  for place in places]
+        if all(port.isdigit() and int(port) for port in wanted):
+            return
+        found = self._engine.container_inspect(self._container) or {}
+        for inside, places in ((found.get("NetworkSettings") or {}).get("Ports") or {}).items():
+            for place in places or ():
+                self._console.info(f"port {inside} is at {place.get('HostIp')}:{place.get('HostPort')}")
 
     def is_due(self) -> bool:
         """Whether the helper turned out to be none, and another may be tried."""
@@ -11631,8 +11651,8 @@ class ExecHost(ContainerHost):
     def follow(self) -> int:
         """The command's exit code, once all that it printed has been passed on.
 
-        A signal is the command's, and ours if it ends by it; a second one, or its staying, ends it. Raises ExecFailed,
-        Interrupted, ModelGone, BrokenPipeError.
+        A signal is the command's, and ours if it ends by it. A second one, or its staying, ends it; so does one that it
+        is too young to hear. Raises ExecFailed, Interrupted, ModelGone, BrokenPipeError.
         """
         interruption: Interrupted | None = None
         deadline = None
@@ -11640,7 +11660,8 @@ class ExecHost(ContainerHost):
             try:
                 self.wait(self._is_over, deadline)
             except Interrupted as error:
-                if interruption is not None:
+                is_up = self._is_alone or self._log_time or (self.link is not None and self.link.greeted)
+                if interruption is not None or not is_up:
                     raise
                 interruption, deadline = error, time.monotonic() + EXEC_GRACE
                 self._forward(error.signal_number)
@@ -15345,6 +15366,8 @@ def catch_signals(loop: Loop) -> None:
 
     def interrupt(number: int, frame: Any) -> None:
         del frame
+        if loop.is_stuck:  # such as in a write that nobody reads; what runs is ended as after a kill -9
+            die_by(number)
         loop.interrupt(Interrupted(number))
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

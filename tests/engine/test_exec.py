@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -292,6 +293,16 @@ def test_nothing_is_left_whenever_the_program_is_ended(execute, start, project, 
         wait_for_end(project)
 
 
+def test_a_stalled_reader_does_not_keep_it_from_ending(start, project):
+    child = start(*QUIET, "yes")
+    time.sleep(3)
+    child.send_signal(signal.SIGTERM)
+    time.sleep(1.5)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(3) == -signal.SIGTERM
+    wait_for_end(project)
+
+
 # -- a terminal
 
 
@@ -389,6 +400,13 @@ def test_a_port_is_published(start):
     assert answer.startswith(b"HTTP/1.0 200") and b"python_version" in answer
     child.send_signal(signal.SIGINT)
     assert child.wait(15) in (0, -signal.SIGINT)
+
+
+def test_a_port_that_the_engine_chooses_is_told(execute):
+    code, _, err = execute("exec", "-p", "127.0.0.1::80", "-p", "127.0.0.1::53/udp", "true")
+    assert code == 0 and re.search(rb"port 80/tcp is at 127.0.0.1:\d+\n", err), err
+    assert re.search(rb"port 53/udp is at 127.0.0.1:\d+\n", err)
+    assert b"port " not in execute("exec", "-p", f"{free_port()}:80", "true")[2].replace(b"with the port", b"")
 
 
 def test_a_port_that_is_taken_is_an_error_of_ours(execute):
