@@ -13289,19 +13289,25 @@ class Glance:
         self._reader: JSONReader | None = None
         self._events = request.streamed  # they are worth asking for
         self._began, self._complete = 0.0, False
+        self._soon = 0.0  # when to look next if something was printed, and when to look anyway
         self._due = time.monotonic() + GLANCE_FIRST if request.logged else float("inf")
 
     def go_on(self) -> bool:
         """Ask if it is time to, or read what has come. False while events are coming."""
         try:
-            if self._answer is None and time.monotonic() >= self._due:
+            if self._answer is not None:
+                if self._answer.ready:
+                    self._read(self._answer)
+            elif time.monotonic() >= (self._soon if self._has_news() else self._due):
                 self._ask()
-            elif self._answer is not None and self._answer.ready:
-                self._read(self._answer)
         except (ModelGone, StreamError):
             self._events = False
             self._end()
         return not isinstance(self._reader, EventReader)
+
+    def _has_news(self) -> bool:
+        spoken = self._host.spoken
+        return spoken is not None and spoken.count > self._progress.logs.count
 
     def _ask(self) -> None:
         if self._complete and self._host.spoken is not None:
@@ -13330,8 +13336,8 @@ class Glance:
                 return
             self._reader.feed(data)
             if isinstance(self._reader, EventReader) and self._reader.over:
-                self._due = float("inf")
                 self._end()
+                self._soon = self._due = float("inf")
                 return
 
     def _end(self) -> None:
@@ -13339,7 +13345,8 @@ class Glance:
         if self._answer is not None:
             self._answer.close()
         self._answer, self._reader = None, None
-        self._due = max(self._due, now + GLANCE_PACE, now + GLANCE_SHARE * (now - self._began))
+        self._soon = now + GLANCE_SHARE * (now - self._began)
+        self._due = max(self._soon, now + GLANCE_PACE)
 
 
 class Call:
