@@ -4,7 +4,7 @@
 
 Each IMAGE is made from tests/models/logs, which numbers its lines. For the second time the same prediction is asked for
 by a plain POST inside a container of its own, with nobody listening to what that prints. A runtime before 0.17 copies
-the whole log for each line, whoever listens: 100 MB take it minutes at 20 kB a line, and a quarter of an hour at 4 kB.
+the whole log for each line, whoever listens: 100 MB take it five minutes at 20 kB a line, and more than a quarter of an hour at 4 kB.
 So its lines are longer here unless -w says otherwise.
 """
 import argparse
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from engines.api import Engine  # noqa: E402
 
 PEAK = 45  # MiB
-WIDTH, OLD_WIDTH = 1000, 100_000
+WIDTH, OLD_WIDTH = 1000, 200_000
 ASK = """\
 python -m cog.server.http >/dev/null 2>&1 &
 exec python - <<'END'
