@@ -4,8 +4,8 @@
 
 Each IMAGE is made from tests/models/logs, which numbers its lines. For the second time the same prediction is asked for
 by a plain POST inside a container of its own, with nobody listening to what that prints. A runtime before 0.17 copies
-the whole log for each line, whoever listens: 100 MB take it five minutes at 20 kB a line, and more than a quarter of an hour at 4 kB.
-So its lines are longer here unless -w says otherwise.
+the whole log for each line, whoever listens: 100 MB take it five minutes at 20 kB a line, and more than a quarter of an
+hour at 4 kB. So its lines are longer here unless -w says otherwise.
 """
 import argparse
 import os
