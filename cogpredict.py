@@ -1610,9 +1610,11 @@ def parse_config(text: str, file_name: str, read: Callable[[str], str], project:
     build = reading.mapping(top.get("build"), "build", BUILD_KEYS)
     python_version = read_python_version(reading, build.get("python_version"))
     cuda, cudnn = read_cuda(reading, build)
-    if "run" in top and "predict" in top:
+    called = "predict" if "predict" in top else "run"
+    if "run" in top and called == "predict" and top["run"].id == "sequence":
+        reading.fault(top["run"], "run is a list", "build steps stand under build:, as build.run")
+    elif "run" in top and called == "predict":
         reading.fault(top["run"], "both run and predict are set", "only one of run or predict can be set")
-    called = "run" if "run" in top else "predict"
     packages, requirements_file, lines = read_packages(reading, build)
     image, model = read_names(reading, top)
     config = Config(
@@ -1658,8 +1660,10 @@ def find_config(cwd: str, file: str) -> str:
         if folder == os.path.dirname(folder) or os.path.isabs(file):
             break
         folder = os.path.dirname(folder)
-    raise ConfigError(f"{file} not found in {cwd} (or in any parent directories)",
-                      hint="go to the model's folder, name the file with -f, or name an image: cog.pyz predict IMAGE")
+    hint = "go to the model's folder, name the file with -f, or name an image: cog.pyz predict IMAGE"
+    if file == "cog.yaml" and os.path.isfile(os.path.join(cwd, "cog.yml")):
+        hint = "this folder has a cog.yml: rename it to cog.yaml, or name it with -f cog.yml"
+    raise ConfigError(f"{file} not found in {cwd} (or in any parent directories)", hint=hint)
 
 
 def read_config(path: str) -> Config:
@@ -15258,7 +15262,7 @@ def render_signature(document: JSON) -> str:
     for name, fragment in schema.properties.items():
         given = raw[name] if isinstance(raw[name], dict) else {}
         default = json.dumps(given["default"], ensure_ascii=False) if given.get("default") is not None else ""
-        choices = ", ".join(map(str, fragment.get("enum", ())))
+        choices = ", ".join(str(choice) or '""' for choice in fragment.get("enum", ()))
         rows.append((name, describe_type(fragment), "(required)" if name in schema.required else default,
                      describe_limits(fragment), choices, str(given.get("description") or "")))
     head = ("INPUT", "TYPE", "DEFAULT", "LIMITS", "CHOICES", "DESCRIPTION")

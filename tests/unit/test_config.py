@@ -199,6 +199,13 @@ def test_no_config_anywhere(tmp_path: Path) -> None:
         cog.find_config(str(tmp_path), "none.yaml")
 
 
+def test_a_cog_yml_is_pointed_at(tmp_path: Path) -> None:
+    (tmp_path / "cog.yml").write_text("predict: p.py:P\n")
+    with pytest.raises(cog.ConfigError, match="cog.yaml not found") as caught:
+        cog.find_config(str(tmp_path), "cog.yaml")
+    assert caught.value.hint == "this folder has a cog.yml: rename it to cog.yaml, or name it with -f cog.yml"
+
+
 def test_requirements_as_windows_writes_them(tmp_path: Path) -> None:
     (tmp_path / "cog.yaml").write_bytes(b"build:\r\n  python_version: '3.12'\r\n  python_requirements: r.txt\r\n")
     for data in ("a==1\r\nb\r\n".encode("utf-16"), "\ufeffa==1\r\nb\r\n".encode()):
