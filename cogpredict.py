@@ -9996,13 +9996,16 @@ class Helper:
                                        self.stream.tell)
 
     def spawn(self, program: HelperJSON, hello: HelperJSON) -> None:
-        """Start {"argv", "cwd", "env"} as the leader of a group of its own; what it prints goes to our stderr."""
+        """Start {"argv", "cwd", "env"} as the leader of a group of its own.
+
+        What it prints goes to our stderr, but its stdout to the descriptor "stdout".
+        """
         import subprocess
 
         try:
             self.spawned = subprocess.Popen(
-                program["argv"], cwd=program.get("cwd"), env=program.get("env"), stdin=subprocess.DEVNULL, stdout=2,
-                stderr=2, start_new_session=True)
+                program["argv"], cwd=program.get("cwd"), env=program.get("env"), stdin=subprocess.DEVNULL,
+                stdout=program.get("stdout", 2), stderr=2, start_new_session=True)
             hello["spawned"] = self.spawned.pid
         except OSError as error:
             hello.update(spawned=0, error=str(error))
@@ -11208,14 +11211,17 @@ class Host:
     def drain(self) -> None:
         """Wait, within bounds, until what the model printed has been shown."""
 
-    def terminate(self) -> None:
-        """Ask the model to end, by the one signal that a served one heeds."""
+    def interrupt(self) -> None:
+        """Send the model a SIGINT, the one signal that a served one heeds."""
         raise NotImplementedError
 
     def stop(self, seconds: float) -> None:
         """Ask the model to end, and wait until it has, for so long at most. `close` is still to be called."""
         try:
-            self.terminate()
+            if self.health and not self.gone:
+                self.open("POST", "/shutdown")
+            else:
+                self.interrupt()
         except (CogError, OSError) as error:
             self._console.debug(f"stop: {error}")
         self.wait(lambda: self.gone, time.monotonic() + seconds)
@@ -11455,8 +11461,8 @@ class ContainerHost(Host):
         """The exit code of the container. To be asked after `ended`."""
         return self.exit_code
 
-    def terminate(self) -> None:
-        """Ask the model to end. Raises EngineError."""
+    def interrupt(self) -> None:
+        """Send the model a SIGINT. Raises EngineError."""
         if self._container and self.exit_code is None:
             self._engine.container_kill(self._container, signal="INT")
 
@@ -12324,9 +12330,11 @@ def plan_process(options: Options, config: Config, environment: Environment, por
     env = {**base, **server_environment(base, user, environ, ports.model, debug=options.debug,
                                          serving=is_serving(options))}
     env[UPLOAD_VARIABLE] = "".join(upload_flag(options, f"http://127.0.0.1:{ports.lane}/{token}/up")[1:])
-    argv = [environment.python, "-c", SERVER_PROGRAM, "--host", options.host, *server_mode(options)]
+    coglet = version_numbers(environment.runtime) >= (0, 17)
+    bound = f"[{options.host}]" if ":" in options.host and coglet else options.host
+    argv = [environment.python, "-c", SERVER_PROGRAM, "--host", bound, *server_mode(options)]
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)
-    renamed = config.file_name != "cog.yaml" and version_numbers(environment.runtime) < (0, 17)
+    renamed = config.file_name != "cog.yaml" and not coglet
     read_only = os.path.dirname(environment.folder) != os.path.join(config.project, ".cog")
     links = config.project if renamed or read_only else ""
     cwd = os.path.join(environment.folder, "project") if links else config.project
@@ -12382,7 +12390,7 @@ class ProcessHost(Host):
         super().__init__(loop, console)
         self._plan, self._lane = plan, lane
         self._helper: subprocess.Popen[bytes] | None = None
-        self._logs_ended = False
+        self._logs_open = 0  # pipes that the model's log still comes through
         self._lock = plan.lock
 
     @property
@@ -12391,21 +12399,25 @@ class ProcessHost(Host):
         return self.link is not None and (self.link.ended or self.link.exited is not None)
 
     def start(self) -> None:
-        """Start the helper, and with it the model. Raises ModelGone."""
+        """Start the helper, and with it the model; a served one has a stdout of its own. Raises ModelGone."""
         import subprocess
 
         plan = self._plan
-        pairs = [os.pipe() for _ in range(3)]
-        child = (pairs[0][0], pairs[1][1], pairs[2][1])
+        pairs = [os.pipe() for _ in range(4 if self.served else 3)]
+        child = [pairs[0][0], *(writing for _, writing in pairs[1:])]
         control = PipeStream(pairs[1][0], pairs[0][1])
-        self.loop.add(PipeStream(pairs[2][0]), lambda data: self.show_log(2, data), self._on_log_end)
+        self._add_log(2, pairs[2][0])
+        for reading, _ in pairs[3:]:
+            self._add_log(1, reading)
         settings: JSON = {"address": plan.address, "port": plan.ports.model, "lane": plan.ports.lane,
-                          "leash": "spawned", "spawn": {"argv": plan.argv, "cwd": plan.cwd, "env": plan.env}}
+                          "leash": "spawned", "spawn": {"argv": plan.argv, "cwd": plan.cwd, "env": plan.env,
+                                                        "stdout": child[3] if self.served else 2}}
         try:
             if plan.links:
                 link_project(plan.links, plan.cwd, plan.config_name)
             self._helper = subprocess.Popen([plan.python, "-ISc", helper_source()], stdin=child[0], stdout=child[1],
-                                            stderr=child[2], cwd="/", env=plan.env, start_new_session=True)
+                                            stderr=child[2], cwd="/", env=plan.env, start_new_session=True,
+                                            pass_fds=child[3:])
         except OSError as error:
             control.close()
             raise ModelGone(f"the model's Python cannot be started: {error}") from error
@@ -12414,8 +12426,12 @@ class ProcessHost(Host):
                 os.close(descriptor)
         self.link = Link(self.loop, control, self._lane, settings, framed=False)
 
+    def _add_log(self, stream: int, reading: int) -> None:
+        self._logs_open += 1
+        self.loop.add(PipeStream(reading), lambda data: self.show_log(stream, data), self._on_log_end)
+
     def _on_log_end(self) -> None:
-        self._logs_ended = True
+        self._logs_open -= 1
 
     def keep_up(self) -> None:
         """Look at how the model was started. Raises LanePortTaken, ModelGone."""
@@ -12425,8 +12441,8 @@ class ProcessHost(Host):
         if hello and not hello.get("spawned"):
             raise ModelGone(f"the model's Python cannot be started: {hello.get('error', '')}")
 
-    def terminate(self) -> None:
-        """Ask the model to end. Raises OSError."""
+    def interrupt(self) -> None:
+        """Send the model a SIGINT. Raises OSError."""
         import signal
 
         spawned = self.link.hello.get("spawned") if self.link is not None else 0
@@ -12449,11 +12465,11 @@ class ProcessHost(Host):
     def drain(self) -> None:
         """Wait, within bounds, until what the model printed has been shown."""
         began = time.monotonic()
-        while not self._logs_ended:
+        while self._logs_open:
             due = min(max(began, self._log_time) + DRAIN_QUIET, began + DRAIN_LIMIT)
             if time.monotonic() >= due:
                 return
-            self.loop.run(lambda: self._logs_ended, due)
+            self.loop.run(lambda: not self._logs_open, due)
 
     def close(self) -> None:
         """End the model and the helper."""

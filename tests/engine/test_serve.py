@@ -9,70 +9,27 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import make_image
 import pytest
+from servedmodel import READY, Served, ask, find_port, is_open, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-READY = re.compile(r"^Serving at (http://localhost:\d+)$", re.M)
-
-
-def ask(url, body=None, method=None, **headers):
-    """Status and document of a request to a model."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **headers}, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=20) as reply:
-            return reply.status, json.load(reply)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.loads(error.read() or b"null")
-
-
-class Served:
-    """A run of the program that serves; what it prints goes to files."""
-
-    def __init__(self, command, folder, *words, start_new_session=False, stdout=None, **environ):
-        self.out, self.err = folder / "serve.out", folder / "serve.err"
-        with open(self.out, "wb") as out, open(self.err, "wb") as err:
-            self.process = subprocess.Popen([*command, "serve", *words], stdout=stdout or out, stderr=err, cwd=folder,
-                                            env={**os.environ, **environ}, start_new_session=start_new_session)
-
-    def text(self):
-        return self.err.read_text()
-
-    def wait_for(self, pattern, seconds=90):
-        """The match of a pattern in what was said, as soon as it is there."""
-        deadline = time.monotonic() + seconds
-        while not (found := re.search(pattern, self.text())):
-            assert self.process.poll() is None, self.text()
-            assert time.monotonic() < deadline, self.text()
-            time.sleep(0.01)
-        return found
-
-    def url(self):
-        return self.wait_for(READY)[1]
-
-    def end(self, number=signal.SIGINT, seconds=15):
-        self.process.send_signal(number)
-        return self.process.wait(seconds)
-
-
 @pytest.fixture
 def serve(command, tmp_path):
-    """A function that starts to serve in an empty folder, on a free port."""
+    """A function that starts to serve in an empty folder, on a port that is free."""
     started = []
 
-    def start(*words, port="0", **how):
-        folder = tmp_path / f"run{len(started)}"
-        folder.mkdir()
-        started.append(Served(command, how.pop("folder", folder), *words, "-p", port, **how))
+    def start(*words, port=0, folder=None, **how):
+        if folder is None:
+            folder = tmp_path / f"run{len(started)}"
+            folder.mkdir()
+        port = port or find_port()
+        started.append(Served(command, folder, *words, "-p", str(port), **how))
+        started[-1].port = port
         return started[-1]
 
     yield start
@@ -107,22 +64,10 @@ def hooks():
     server.server_close()
 
 
-def wait_until(condition, seconds=15):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def list_ours(before=()):
-    filters = json.dumps({"label": ["cog.pyz.run"]})
-    found = make_image.Engine().call("GET", "/containers/json", {"all": 1, "filters": filters})
-    return [container["Id"] for container in found if container["Id"] not in before]
-
-
-def is_open(port):
-    with socket.socket() as trial:
-        return trial.connect_ex(("127.0.0.1", port)) == 0
+def list_publishing(port):
+    """The containers that publish a port of this machine; others' runs on it are not looked at."""
+    found = make_image.Engine().call("GET", "/containers/json")
+    return [each["Id"] for each in found if port in [place.get("PublicPort") for place in each["Ports"]]]
 
 
 HOOKED = {"webhook_events_filter": ["completed"]}
@@ -212,7 +157,7 @@ def test_a_taken_port_is_said_before_anything_is_built(serve, tmp_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        served = serve(port=str(port), folder=tmp_path / "echo")
+        served = serve(port=port, folder=tmp_path / "echo")
         assert served.process.wait(30) == 2
     assert served.text().splitlines() == [f"error: port {port} is taken at 127.0.0.1",
                                           "hint: -p PORT names another one, -p 0 takes a free one"]
@@ -222,7 +167,7 @@ def test_two_serve_side_by_side_but_not_on_one_port(images, serve):
     image = images("echo", "0.23.1")
     one, two = serve(image), serve(image)
     assert one.url() != two.url()
-    third = serve(image, port=one.url().rpartition(":")[2])
+    third = serve(image, port=one.port)
     assert third.process.wait(30) == 2 and "is taken at 127.0.0.1" in third.text()
     assert ask(f"{one.url()}/health-check")[0] == ask(f"{two.url()}/health-check")[0] == 200
     assert (one.end(), two.end()) == (-signal.SIGINT, -signal.SIGINT)
@@ -245,26 +190,24 @@ def test_a_setup_that_ends_its_container_or_takes_too_long(images, serve):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
 def test_an_end_during_setup_leaves_nothing(images, serve, number):
-    before = list_ours()
     served = serve(images("badsetup", "0.23.1"), "-e", "BADSETUP=hang")
     served.wait_for("loading the weights")
+    assert len(list_publishing(served.port)) == 1
     assert served.end(number) == -number
-    wait_until(lambda: not list_ours(before), 2)
+    wait_until(lambda: not list_publishing(served.port), 2)
 
 
 def test_a_killed_client_leaves_neither_container_nor_server(images, serve):
-    before = list_ours()
     served = serve(images("echo", "0.9.26"))
-    port = int(served.url().rpartition(":")[2])
+    served.url()
     assert served.end(signal.SIGKILL) == -signal.SIGKILL
-    wait_until(lambda: not list_ours(before) and not is_open(port), 2)
+    wait_until(lambda: not list_publishing(served.port) and not is_open(served.port), 2)
 
 
 def test_a_model_that_dies_while_it_serves(images, serve):
-    before = list_ours()
     served = serve(images("echo", "0.23.1"))
     served.url()
-    [container] = list_ours(before)
+    [container] = list_publishing(served.port)
     make_image.Engine().call("POST", f"/containers/{container}/kill")
     assert served.process.wait(15) == 6
     assert "error: the model is gone: the container ended with exit code 137" in served.text()
@@ -376,13 +319,12 @@ def test_a_folder_is_built_once_mounted_and_as_concurrent_as_it_says(serve, proj
 
 
 def test_an_interrupted_build_serves_nothing(serve, project):
-    before = list_ours()
     config = project / "cog.yaml"
     config.write_text(config.read_text().replace("build:\n", f'build:\n  run: ["sleep 60; echo {time.time()}"]\n'))
     served = serve(folder=project)
     served.wait_for("sleep 60")
     assert served.end() == -signal.SIGINT
-    assert list_ours(before) == []
+    assert list_publishing(served.port) == []
 
 
 def test_a_folder_that_the_engine_does_not_see_is_copied(serve, project, command, tmp_path):

@@ -1,0 +1,82 @@
+"""Runs of `cog.pyz serve`, and requests to the models behind them."""
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, Callable
+
+READY = re.compile(r"^Serving at (http://localhost:\d+)$", re.M)
+
+
+def ask(url: str, body: object = None, method: str | None = None, **headers: str) -> tuple[int, Any]:
+    """Status and document of a request to a model."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **headers}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read() or b"null")
+
+
+class Served:
+    """A run of the program that serves; what it prints goes to files."""
+
+    def __init__(self, command: list[str], folder: Path, *words: str, stdout: int | None = None,
+                 **environ: str) -> None:
+        self.out, self.err = folder / "serve.out", folder / "serve.err"
+        with open(self.out, "wb") as out, open(self.err, "wb") as err:
+            self.process = subprocess.Popen([*command, "serve", *words], stdout=stdout or out, stderr=err, cwd=folder,
+                                            env={**os.environ, **environ})
+
+    def text(self) -> str:
+        """What it said on stderr."""
+        return self.err.read_text()
+
+    def wait_for(self, pattern: str | re.Pattern[str], seconds: float = 90) -> re.Match[str]:
+        """The match of a pattern in what was said, as soon as it is there."""
+        deadline = time.monotonic() + seconds
+        while not (found := re.search(pattern, self.text())):
+            assert self.process.poll() is None, self.text()
+            assert time.monotonic() < deadline, self.text()
+            time.sleep(0.01)
+        return found
+
+    def url(self) -> str:
+        """Where it serves, as soon as it does."""
+        return self.wait_for(READY)[1]
+
+    def end(self, number: int = signal.SIGINT, seconds: float = 15) -> int:
+        """How it ends after a signal."""
+        self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 15) -> None:
+    """Return as soon as the condition holds; fail when it has not for so long."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_open(port: int) -> bool:
+    """Whether somebody listens on a port of 127.0.0.1."""
+    with socket.socket() as trial:
+        return trial.connect_ex(("127.0.0.1", port)) == 0
+
+
+def find_port() -> int:
+    """A port of 127.0.0.1 that is free now."""
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return int(trial.getsockname()[1])
