@@ -14764,6 +14764,14 @@ def cmd_exec(options: Options, world: World) -> int:
         raise ExecFailed(str(error), hint=error.hint) from error
 
 
+def is_foreground(terminal: int) -> bool:
+    """Whether the keys of a terminal are for us, and not for the shell that started us in the background."""
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return True  # not our controlling terminal, so that it stops nobody
+
+
 def exec_in_container(engine: Engine, options: Options, config: Config, variables: Mapping[str, str],
                       world: World) -> int:
     """Run a command in the image of the model in this folder; return its exit code."""
@@ -14772,6 +14780,8 @@ def exec_in_container(engine: Engine, options: Options, config: Config, variable
     console, stdin = world.console, world.stdin.fileno()
     image = find_development_image(engine, config, options, world)
     project = plan_project(config, None, is_local=engine.host_is_local)
+    if os.isatty(stdin) and not is_foreground(stdin):
+        stdin = os.open(os.devnull, os.O_RDONLY)  # the terminal is somebody else's, who would stop us at a read
     terminal = Terminal(stdin) if os.isatty(stdin) and os.isatty(1) else None
 
     def make() -> Plan:

@@ -361,6 +361,19 @@ def test_the_terminal_is_given_back(session):
     assert ended.end()[0] == -signal.SIGTERM
 
 
+def test_in_the_background_of_a_terminal_it_is_not_stopped(command, project):
+    with contextlib.closing(Session(["/bin/bash", "--norc", "-i"], project)) as shell:
+        shell.wait_for(b"$ " if os.getuid() else b"# ")
+        shell.type(f"{' '.join(command)} exec -q sh -c 'cat; sleep 1; echo ba''ck' &\r".encode())
+        time.sleep(1.5)
+        shell.type(b"echo in fr''ont\r")
+        shell.wait_for(b"in front")
+        shell.wait_for(b"back")
+        shell.type(b"wait; jobs; exit 3\r")
+        code, shown = shell.end()
+        assert code == 3 and b"Stopped" not in shown
+
+
 def test_a_terminal_whose_output_is_a_file_is_none(command, project, tmp_path):
     pid, terminal = pty.fork()
     if pid == 0:
