@@ -1666,8 +1666,9 @@ def find_config(cwd: str, file: str) -> str:
     raise ConfigError(f"{file} not found in {cwd} (or in any parent directories)", hint=hint)
 
 
-def read_config(path: str) -> Config:
-    """The completed Config of a file; its folder is the project. Raises ConfigError: all faults, one a line."""
+def read_config(path: str, *, without_gpu: bool = False) -> Config:
+    """The completed Config of a file; its folder is the project. `without_gpu`: as if it said `gpu: false`.
+    Raises ConfigError: all faults, one a line."""
     project, file_name = os.path.split(os.path.abspath(path))
 
     def read(name: str) -> str:
@@ -1680,7 +1681,8 @@ def read_config(path: str) -> Config:
         text = read(file_name)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}", hint="it must be a text file in UTF-8") from error
-    return complete_config(parse_config(text, file_name, read, project))
+    config = parse_config(text, file_name, read, project)
+    return complete_config(config._replace(gpu=False, cuda="", cudnn="") if without_gpu else config)
 
 
 # -- completion
@@ -3148,11 +3150,14 @@ class Property(NamedTuple):
     choices: tuple[Any, ...] = ()
 
 
+Ask = Callable[[str, "ast.expr"], Any]  # the value of an expression of a file, from Python itself; Raises Unreadable
+
+
 class SchemaReader:
     """What the reading of one document shares: sources, values, types, and the notes taken."""
 
-    def __init__(self, project: str, read: Callable[[str], str]) -> None:
-        self.sources = Sources(project, read)
+    def __init__(self, project: str, read: Callable[[str], str], ask: Ask | None = None) -> None:
+        self.sources, self.ask = Sources(project, read), ask
         self.evaluator = Evaluator(self.sources)
         self.types = TypeReader(self.sources, self.evaluator)
         self.warnings: dict[str, None] = {}
@@ -3245,9 +3250,16 @@ class SchemaReader:
                 if keyword == "default_factory":
                     result[keyword] = True
                     continue
-                self.give_up(where, name, keyword, expression(node), str(error))
+                why = str(error)
+                if self.ask and keyword not in NOT_WORTH_ASKING:
+                    try:
+                        result[keyword] = self.evaluator.as_json(self.ask(place.scope.path, node))
+                        continue
+                    except Unreadable as answer:
+                        why = str(answer)
+                self.give_up(where, name, keyword, expression(node), why)
                 if keyword == "default":
-                    result[keyword] = Hole(str(error))
+                    result[keyword] = Hole(why)
         return {key: value for key, value in result.items() if value is not None or key == "default"}
 
 
@@ -3897,16 +3909,16 @@ def read_output(reader: SchemaReader, target: Target, traits: Traits) -> JSON:
 
 
 def read_schema(reference: str, project: str, *, train: str = "", read: Callable[[str], str] = read_source,
-                version: str = __version__) -> SchemaResult:
+                version: str = __version__, ask: Ask | None = None) -> SchemaResult:
     """The schema of the model that `reference` and `train` name (FILE.py:NAME, either may be empty).
-    `read` gives the text of a file; `version` goes into the document's info.
+    `read` gives the text of a file; `version` goes into the document's info; `ask` tells what the source does not.
     Raises SchemaError: the model can never work, or its file cannot be parsed (GrammarError)."""
     import warnings
 
     if not reference and not train:
         hint = 'add `predict: "predict.py:Predictor"`'
         raise SchemaError("no predict or train reference found in cog.yaml", hint=hint)
-    reader = SchemaReader(project, read)
+    reader = SchemaReader(project, read, ask)
     modes = [(name, mode) for name, mode in ((reference, "predict"), (train, "train")) if name]
     signatures: dict[str, Signature] = {}
     try:
@@ -4035,6 +4047,67 @@ def mode_paths(mode: str, noun: str, is_streaming: bool) -> JSON:
         f"/{word}s": {"post": start},
         f"/{word}s/{{{word}_id}}/cancel": {"post": cancel},
     }
+
+
+# -- on the model's own Python, where this section runs with section 1 alone
+
+
+def ask_import(project: str) -> Ask:
+    """What gives the value of an expression by importing the file that it stands in, each once."""
+    import ast
+    import importlib.util
+
+    modules: dict[str, Any] = {}
+
+    def ask(path: str, node: ast.expr) -> Any:
+        name = path[:-3].replace("/", ".")
+        if path not in modules:
+            spec = importlib.util.spec_from_file_location(name, os.path.join(project, path))
+            if spec is None or spec.loader is None:
+                raise Unreadable(f"{path} cannot be imported")
+            modules[path] = sys.modules[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(modules[path])
+        code = compile(ast.fix_missing_locations(ast.Expression(node)), path, "eval")
+        try:
+            value = eval(code, vars(modules[path]))
+            return value if isinstance(value, (dict, *SCALAR)) else list(value)
+        except (NameError, *CANNOT) as error:
+            raise Unreadable(f"{type(error).__name__}: {error}") from error
+
+    return ask
+
+
+def describe_model(order: JSON, ask: Ask | None) -> JSON:
+    """What this Python makes of a model: its schema and what goes with it, or the error."""
+    try:
+        found = read_schema(order["predict"], order["project"], train=order["train"], version=order["version"], ask=ask)
+    except SchemaError as error:
+        return {"error": str(error), "hint": error.hint}
+    return {"document": found.document, "warnings": found.warnings, "concurrency": found.concurrency,
+            "needs_more": found.python_needed}
+
+
+def reader_main() -> None:
+    """Write what this Python makes of a model, a line of JSON: at first by reading alone, then by an import as well.
+
+    What the model prints goes to stderr. That the order's file is as its digest says shows that this is the project.
+    """
+    import hashlib
+    import json
+
+    order = json.loads(sys.argv[1])
+    os.chdir(order["project"])
+    sys.path.insert(0, order["project"])
+    with open(order["file"], "rb") as file:
+        same = hashlib.sha256(file.read()).hexdigest() == order["digest"]
+    with os.fdopen(os.dup(1), "wb") as out:
+        os.dup2(2, 1)
+        for ask in (None, ask_import(order["project"])):
+            answer: JSON = describe_model(order, ask) if same else {}
+            out.write(json.dumps(answer).encode() + b"\n")
+            out.flush()
+            if not answer.get("needs_more"):
+                break
 
 
 # == 6. Inputs ================================================================
@@ -11038,6 +11111,18 @@ def helper_source() -> str:
     return f"from __future__ import annotations\n\n{section.rstrip()}\n\n\nhelper_main()\n"
 
 
+def reader_program() -> str:
+    """The program that reads a model's schema on another Python: sections 1 and 5, and a call of them."""
+    import base64
+    import zlib
+
+    text = read_own_source()
+    ends = [text.index(f"\n# == {name} ") + 1 for name in ("2. Console", "5. Schema", "6. Inputs")]
+    program = f"{text[:ends[0]]}{text[ends[1]:ends[2]]}\n\nreader_main()\n"
+    packed = base64.b64encode(zlib.compress(program.encode(), 9)).decode()
+    return f"import base64, zlib; exec(zlib.decompress(base64.b64decode({packed!r})).decode())"
+
+
 DRAIN_LIMIT = 10.0  # seconds for which the last log lines are waited for at most
 EXIT_GRACE = 2.0  # seconds in which the engine tells of a container that it no longer lets in
 DRAIN_QUIET = 0.02  # seconds of silence after which nothing more is expected
@@ -11499,6 +11584,42 @@ class ContainerHost(Host):
         self.loop.close()
         if self._guardian is not None:
             self._guardian.dismiss(clean=self._is_starting or (runs and not has_leash))
+
+
+def run_in_image(engine: Engine, body: JSON, loop: Loop, *, files: Iterable[bytes] | None = None,
+                 limit: float | None = None) -> tuple[int | None, bytes, bytes]:
+    """Exit code, stdout and stderr of a container that is removed at its end; the code is None after `limit` seconds.
+
+    `body` is the create call's, `files` a tar for /src. Raises EngineError.
+    """
+    name = f"cog-{os.urandom(6).hex()}"
+    guardian = Guardian(lambda: engine.detached_remove(name), engine.descriptors())
+    frames, text, codes, sources = FrameParser(), {1: b"", 2: b""}, list[int](), list[Source]()
+
+    def on_text(data: bytes) -> None:
+        for stream, part in frames.feed(data):
+            text[stream] = text.get(stream, b"") + part
+
+    def on_exit(data: bytes) -> None:
+        answer = ended.feed(data)
+        if answer is not None:
+            codes.append(int(answer["StatusCode"]))
+
+    try:
+        host = {**body.get("HostConfig", {}), "AutoRemove": True}
+        container = engine.container_create({**body, "Labels": {RUN_LABEL: name}, "HostConfig": host}, name=name)
+        if files is not None:
+            engine.container_put_archive(container, "/src", files)
+        attach, ended = engine.container_attach(container), engine.container_wait(container, "removed")
+        sources += [loop.add(attach, on_text, lambda: None), loop.add(ended, on_exit, lambda: None)]
+        engine.container_start(container)
+        loop.run(lambda: not any(source.open for source in sources[:1 if codes else 2]),
+                 None if limit is None else time.monotonic() + limit)
+    finally:
+        for source in sources:
+            loop.remove(source)
+        guardian.dismiss(clean=not codes)
+    return codes[0] if codes else None, text[1], text[2]
 
 
 # -- a command in a container
@@ -12247,6 +12368,21 @@ def process_notice(config: Config) -> str:
         (f"/src/, which {source} names", reads_src)) if is_lost]
     without = f"; without {', '.join(lost)}" if lost else ""
     return f"not isolated: the model runs as you, in a virtual environment{without}"
+
+
+def has_nvidia() -> bool:
+    """Whether this machine shows a device of NVIDIA's, be it through WSL or on a Jetson."""
+    return any(map(os.path.exists, ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/nvhost-gpu", "/dev/nvgpu")))
+
+
+def without_cuda(config: Config) -> Config:
+    """The config of a GPU model as it is installed where there is no GPU: its torch from the index of builds for the
+    CPU. Raises ConfigError: the file has changed meanwhile."""
+    plain = read_config(os.path.join(config.project, config.file_name), without_gpu=True)
+    index = f"--extra-index-url {TORCH_INDEX.format('cpu')}"
+    has_torch = any(parse_requirement(line).key == "torch" for line in plain.requirements if line[:1] != "-")
+    lines = plain.requirements if not has_torch or index in plain.requirements else (index, *plain.requirements)
+    return config._replace(requirements=lines, torch=plain.torch)
 
 
 def pick_free_ports(number: int) -> Ports:
@@ -14358,12 +14494,27 @@ def read_project(options: Options, world: World) -> Config:
     return config._replace(predict=predict, train=train)
 
 
-def read_model(options: Options, config: Config, world: World) -> tuple[Config, JSON]:
-    """A config with what the source says, and the schema of its model. Raises SchemaError, UsageError."""
+class Model(NamedTuple):
+    """A model as its source tells it. Where the source does not tell all, its own Python is to be asked."""
+
+    config: Config
+    document: JSON | None  # None: this Python cannot parse the source
+    warnings: tuple[str, ...] = ()
+    trouble: SchemaError | None = None  # why there is no document
+    needs_python: bool = False
+
+
+def model_references(options: Options, config: Config) -> tuple[str, str]:
+    """What is to be read for a command: the reference of the predictor, and that of the trainer."""
+    predict = "" if is_training(options) else config.predict
+    return predict, config.train if options.command in ("inspect", "build", "serve") or not predict else ""
+
+
+def read_model_source(options: Options, config: Config, world: World) -> Model:
+    """The model of a config, as its source or a file in its place tells it. Raises SchemaError, UsageError."""
     import json
 
-    predict = "" if is_training(options) else config.predict
-    train = config.train if options.command in ("inspect", "build", "serve") or not predict else ""
+    predict, train = model_references(options, config)
     given = options.openapi_schema or world.environ.get("COG_OPENAPI_SCHEMA", "")
     if given:
         try:
@@ -14372,38 +14523,173 @@ def read_model(options: Options, config: Config, world: World) -> tuple[Config, 
             raise UsageError(f"{given} is not JSON: {error}") from error
         if input_schema(document, training=bool(train)) is None:
             raise UsageError(f"{given} is no schema of a model: it has no components.schemas.Input")
-        return config, document
-    found = read_schema(predict, config.project, train=train)
-    for text in found.warnings:
+        return Model(config, document)
+    try:
+        found = read_schema(predict, config.project, train=train)
+    except GrammarError as error:
+        return Model(config, None, (), error, needs_python=True)
+    return Model(with_concurrency(config, found.concurrency), found.document, found.warnings,
+                 needs_python=found.python_needed)
+
+
+def with_concurrency(config: Config, concurrency: int) -> Config:
+    """A config with what the source says of predictions at once, unless it says so itself."""
+    return config._replace(concurrency_max=config.concurrency_max or (concurrency if concurrency > 1 else 0))
+
+
+def settle_model(model: Model, world: World) -> tuple[Config, JSON]:
+    """The config and the schema of a model, after all that could be asked. Raises SchemaError: it has none."""
+    if model.document is None:
+        raise model.trouble or SchemaError("the model has no schema")
+    for text in model.warnings:
         world.console.warn(text)
-    if found.concurrency > 1 and not config.concurrency_max:
-        config = config._replace(concurrency_max=found.concurrency)
-    return config, found.document
+    return model.config, model.document
+
+
+def read_model(options: Options, config: Config, world: World) -> tuple[Config, JSON]:
+    """A config with what the source says, and the schema of its model. Raises SchemaError, UsageError."""
+    return settle_model(read_model_source(options, config, world), world)
+
+
+def reader_order(options: Options, config: Config, project: str) -> str:
+    """What the reader on a model's own Python is told; `project` is the folder there. Raises ConfigError."""
+    import hashlib
+
+    predict, train = model_references(options, config)
+    own = next(iter(plan_project(config, None, is_local=True).files.values()))
+    return render_compact({"project": project, "predict": predict, "train": train, "version": __version__,
+                           "file": config.file_name, "digest": hashlib.sha256(own).hexdigest()})
+
+
+def take_answer(model: Model, out: bytes, trouble: str, console: Console) -> Model:
+    """The model as its own Python tells it: its last whole word; the model as it was, if that has said nothing of use.
+    Raises SchemaError: it cannot parse the source either."""
+    import json
+
+    answer: Any = None
+    for line in out.splitlines():
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            break
+    if isinstance(answer, dict) and isinstance(answer.get("error"), str):
+        raise SchemaError(answer["error"], hint=str(answer.get("hint") or ""))
+    document = answer.get("document") if isinstance(answer, dict) else None
+    if not isinstance(document, dict) or input_schema(document, training=True) is None:
+        console.debug(f"the model's own Python tells no schema: {trouble or 'it said nothing'}")
+        return model
+    if trouble and answer.get("needs_more"):
+        console.warn(f"the model cannot be imported to read its inputs: {trouble}")
+    warnings = tuple(str(text) for text in answer.get("warnings") or ())
+    return Model(with_concurrency(model.config, int(answer.get("concurrency") or 1)), document, warnings)
+
+
+def project_key(project: str, *words: str) -> str:
+    """What changes when a file of a project does, by names, sizes and times; but for outputs and what Python keeps."""
+    import hashlib
+
+    found = hashlib.sha256(repr((__version__, *words)).encode())
+    for member in walk_context(project, IgnoreRules(), (".cog", ".git")):
+        if "__pycache__" not in member.path and not member.entry.name.startswith("output"):
+            found.update(repr((member.path, identify(member.entry.path))).encode())
+    return found.hexdigest()
+
+
+def ask_once(model: Model, options: Options, words: Sequence[str], world: World,
+             ask: Callable[[], tuple[int | None, bytes, bytes]]) -> Model:
+    """The model as its own Python tells it, asked anew only when the project or one of the words has changed.
+    Raises SchemaError."""
+    import json
+
+    project = model.config.project
+    key = project_key(project, options.command, model.config.file_name, *words)
+    try:
+        known = json.loads(read_bytes(os.path.join(project, ".cog", "asked.json")))
+        if known["key"] == key:
+            return take_answer(model, str(known["answer"]).encode(), "", world.console)
+    except (OSError, ValueError, LookupError, TypeError):
+        pass  # it was never asked
+    world.console.phase("Reading the model's inputs with its own Python...")
+    code, out, err = ask()
+    found = take_answer(model, out, "" if code == 0 else last_line(err) or "it took too long", world.console)
+    if code == 0 and os.access(project, os.W_OK):
+        write_schema(project, render_compact({"key": key, "answer": out.decode("utf-8", "replace")}).encode(),
+                     "asked.json")
+    return found
+
+
+def ask_image(engine: Engine, model: Model, image: JSON, options: Options,
+              world: World) -> tuple[int | None, bytes, bytes]:
+    """What the reader says on the Python of an image, with the project at /src: exit code, answer, what went wrong."""
+    project = plan_project(model.config, None, is_local=engine.host_is_local)
+    order, python = reader_order(options, model.config, "/src"), helper_interpreters(image.get("Config") or {})[0]
+    body: JSON = {"Image": image["Id"], "Entrypoint": [python, "-c", reader_program(), order], "Cmd": [],
+                  "WorkingDir": "/src"}
+    mounted: JSON = {"Mounts": [{"Type": "bind", "Source": project.folder, "Target": "/src"}],
+                     "SecurityOpt": ["label=disable"]}
+    network: JSON = {"NetworkMode": options.network} if options.network else {}
+    said: tuple[int | None, bytes, bytes] = (None, b"", b"")
+    for copied in (True,) if project.copied else (False, True):
+        files = copy_project(project.folder, extra_files=project.files) if copied else None
+        try:
+            said = run_in_image(engine, {**body, "HostConfig": {**network, **({} if copied else mounted)}},
+                                world.loop, files=files, limit=options.setup_timeout or None)
+        except EngineError as error:
+            said = None, b"", str(error).encode()
+        if said[1].strip() not in (b"", b"{}"):
+            break
+    return said
+
+
+def ask_environment(model: Model, options: Options, world: World) -> Model:
+    """The model as the Python of its environment on this machine tells it. Raises BuildFailed, SchemaError."""
+    config = model.config
+    settings = read_build_settings(config, world.environ, world.cwd)
+    environment = prepare_environment(config, settings, world.console, world.environ)
+
+    def ask() -> tuple[int | None, bytes, bytes]:
+        argv = [environment.python, "-c", reader_program(), reader_order(options, config, config.project)]
+        try:
+            return run_program(argv, b"", without_leftovers(world.environ))
+        except OSError as error:
+            return None, b"", str(error).encode()
+
+    try:
+        return ask_once(model, options, (environment.folder, str(identify(environment.folder))), world, ask)
+    finally:
+        os.close(environment.lock)
 
 
 def predict_source(job: Job, reader: Reader, world: World) -> int:
     """Run a job on the model in this folder; return the exit code."""
     config = read_project(job.options, world)
     check_task(job.options, config.predict, config.train)
-    config, document = read_model(job.options, config, world)
-    job = fill_job(job, document, reader, world)
+    model = read_model_source(job.options, config, world)
+    if model.document is not None:
+        job = fill_job(job, model.document, reader, world)
     try:
         address = find_address(job.options.engine, world.environ, world.home)
     except EngineAbsent:
-        return run_in_process(job, config, document, reader, world)
+        return run_in_process(job, model, reader, world)
     with connect_engine(address, world.console, world.environ) as engine:
-        image, project = open_project(engine, config, document, job.options, world)
-        return run_in_container(engine, job, image, config_json(config), project, reader, world)
+        found, image, project = open_project(engine, model, job.options, world)
+        if found.document != model.document:
+            job = fill_job(job, found.document, reader, world)
+        return run_in_container(engine, job, image, config_json(found.config), project, reader, world)
 
 
-def open_project(engine: Engine, config: Config, document: JSON, options: Options,
-                 world: World) -> tuple[JSON, Project]:
-    """The image for the model in a folder, built if need be, and how its container gets the folder. Raises CogError."""
-    image = find_development_image(engine, config, options, world)
+def open_project(engine: Engine, model: Model, options: Options, world: World) -> tuple[Model, JSON, Project]:
+    """A model in a folder, with what its image tells of it, that image, built if need be, and how its container gets
+    the folder. Raises CogError."""
+    image = find_development_image(engine, model.config, options, world)
+    if model.needs_python and not options.dry_run:
+        model = ask_once(model, options, (str(image["Id"]),), world,
+                         lambda: ask_image(engine, model, image, options, world))
+    config, document = settle_model(model, world)
     project = plan_project(config, document, is_local=engine.host_is_local)
     if not (project.copied or options.dry_run):
         write_schema(config.project, project.schema)
-    return image, project
+    return Model(config, document), image, project
 
 
 def make_process_host(plan: ProcessPlan, world: World) -> Callable[[Lane], Host]:
@@ -14421,10 +14707,28 @@ def prepare_process(options: Options, config: Config, document: JSON, ports: Por
     return plan
 
 
-def run_in_process(job: Job, config: Config, document: JSON, reader: Reader, world: World) -> int:
+def here(model: Model, options: Options, world: World) -> tuple[Config, JSON]:
+    """A model for this machine and its schema, with a word on what running it here means. Raises CogError."""
+    model = model._replace(config=note_process(model.config, world))
+    if model.needs_python and not options.dry_run:
+        model = ask_environment(model, options, world)
+    return settle_model(model, world)
+
+
+def note_process(config: Config, world: World) -> Config:
+    """The config as it is installed on this machine, with a word on what running it here means."""
+    found = config if not config.gpu or has_nvidia() else without_cuda(config)
+    lost = "" if found.requirements == config.requirements else "; no NVIDIA device is here: torch comes without CUDA"
+    world.console.warn(process_notice(config) + lost)
+    return found
+
+
+def run_in_process(job: Job, model: Model, reader: Reader, world: World) -> int:
     """Run the job in a virtual environment on this machine, once more with other ports if need be; the exit code."""
     console = world.console
-    console.warn(process_notice(config))
+    config, document = here(model, job.options, world)
+    if document != model.document:
+        job = fill_job(job, document, reader, world)
     if job.options.dry_run:
         console.result(render_json({"engine": "none", "folder": config.project, "python": config.python_version,
                                     "input": describe_inputs(job.values, job_schema(job.options, document))}))
@@ -14457,9 +14761,9 @@ def plan_project(config: Config, document: JSON | None, *, is_local: bool) -> Pr
     return Project(config.project, runtime_environment(config), schema, files, copied)
 
 
-def write_schema(project: str, schema: bytes) -> None:
+def write_schema(project: str, schema: bytes, name: str = "openapi_schema.json") -> None:
     """Put the schema where the runtime looks for it, only when it differs, and whole. Raises OutputError."""
-    path = os.path.join(project, ".cog", "openapi_schema.json")
+    path = os.path.join(project, ".cog", name)
     try:
         if read_bytes(path) == schema:
             return
@@ -14469,7 +14773,7 @@ def write_schema(project: str, schema: bytes) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
     except OSError as error:
         raise write_fault(path, error) from error
-    staged = StagedFile(os.path.dirname(path), f"openapi_schema.{os.urandom(4).hex()}.part", path)
+    staged = StagedFile(os.path.dirname(path), f"{name}.{os.urandom(4).hex()}.part", path)
     try:
         staged.write(schema)
         staged.publish(path, path)
@@ -14806,7 +15110,7 @@ def exec_in_process(options: Options, config: Config, variables: Mapping[str, st
     import signal
 
     console, word = world.console, options.words[0]
-    console.warn(process_notice(config))
+    config = note_process(config, world)
     settings = read_build_settings(config, world.environ, world.cwd)
     environment = prepare_environment(config, settings, console, world.environ)
     base, asked = process_variables(options, config, environment, world.environ)
@@ -14830,21 +15134,21 @@ def cmd_serve(options: Options, world: World) -> int:
     """Serve an image, or the model in this folder, until it ends; return the exit code."""
     check_flags(options, world.cwd)
     variables = parse_environment(options, world.environ, lambda path: read_text_file(path, "--env-file"))
-    source = None if options.image else read_model(options, read_project(options, world), world)
+    source = None if options.image else read_model_source(options, read_project(options, world), world)
     try:
         address = find_address(options.engine, world.environ, world.home)
     except EngineAbsent:
         if source is None:
             raise
-        return serve_in_process(options, *source, variables, world)
+        return serve_in_process(options, source, variables, world)
     with connect_engine(address, world.console, world.environ) as engine:
         if is_engine_here(engine):
             options = options._replace(port=claim_port(options.host, options.port))
         elif not engine.host_is_local:
             world.console.warn(f"the port is published on {address.host}, where the engine runs")
         if source is not None:
-            image, project = open_project(engine, *source, options, world)
-            return serve_in_container(engine, options, image, config_json(source[0]), project, variables, world)
+            source, image, project = open_project(engine, source, options, world)
+            return serve_in_container(engine, options, image, config_json(source.config), project, variables, world)
         options, image = open_image(engine, options, world)
         label = model_label(image.get("Config") or {})
         return serve_in_container(engine, options, image, label, None, variables, world)
@@ -14855,10 +15159,9 @@ def is_engine_here(engine: Engine) -> bool:
     return engine.host_is_local and (sys.platform == "darwin" or engine.info().get("Name") == os.uname().nodename)
 
 
-def serve_in_process(options: Options, config: Config, document: JSON, variables: Mapping[str, str],
-                     world: World) -> int:
+def serve_in_process(options: Options, model: Model, variables: Mapping[str, str], world: World) -> int:
     """Serve the model of a folder in a virtual environment on this machine; return the exit code."""
-    world.console.warn(process_notice(config))
+    config, document = here(model, options, world)
     options = options._replace(port=claim_port(options.host, options.port))
     if options.dry_run:
         world.console.result(render_json({"engine": "none", "folder": config.project, "python": config.python_version,
@@ -15002,33 +15305,11 @@ def git_labels(project: str, environ: Mapping[str, str]) -> dict[str, str]:
 
 def run_pip_freeze(engine: Engine, image: str, world: World) -> str:
     """What `pip freeze` prints in an image. Raises BuildFailed, EngineError."""
-    body: JSON = {"Image": image, "Entrypoint": ["python", "-m", "pip", "freeze"], "Cmd": [],
-                  "Labels": {RUN_LABEL: "pip freeze"}, "NetworkDisabled": True, "HostConfig": {"AutoRemove": True}}
-    frames, text, codes = FrameParser(), {1: b"", 2: b""}, list[int]()
-    container = engine.container_create(body)
-    try:
-        attach, ended = engine.container_attach(container), engine.container_wait(container, "removed")
-        open_streams = [attach, ended]
-
-        def on_text(data: bytes) -> None:
-            for stream, part in frames.feed(data):
-                text[stream] = text.get(stream, b"") + part
-
-        def on_exit(data: bytes) -> None:
-            answer = ended.feed(data)
-            if answer is not None:
-                codes.append(int(answer["StatusCode"]))
-
-        world.loop.add(attach, on_text, lambda: open_streams.remove(attach))
-        world.loop.add(ended, on_exit, lambda: open_streams.remove(ended))
-        engine.container_start(container)
-    except EngineError:
-        engine.container_remove(container)
-        raise
-    world.loop.run(lambda: attach not in open_streams and bool(codes or ended not in open_streams))
-    if codes != [0]:
-        raise BuildFailed(f"pip freeze failed in the image: {last_line(text[2]) or 'it said nothing'}")
-    return text[1].decode("utf-8", "replace").strip()
+    body: JSON = {"Image": image, "Entrypoint": ["python", "-m", "pip", "freeze"], "Cmd": [], "NetworkDisabled": True}
+    code, out, err = run_in_image(engine, body, world.loop)
+    if code:
+        raise BuildFailed(f"pip freeze failed in the image: {last_line(err) or 'it said nothing'}")
+    return out.decode("utf-8", "replace").strip()
 
 
 def image_layers(image: JSON | None) -> list[str]:
@@ -15112,7 +15393,8 @@ def build_labelled(engine: Engine, name: str, labels: Mapping[str, str], files: 
 
 def cmd_build(options: Options, world: World) -> int:
     """Build the image of the model in this folder, which runs anywhere without the folder; return 0."""
-    config, document = read_model(options, read_project(options, world), world)
+    model = read_model_source(options, read_project(options, world), world)
+    config = model.config
     names, settings = image_names(options, config), read_settings(config, options, world)
     secrets = dict(read_secret(text, config.project, world.environ) for text in options.secret)
     if settings.pip_conf:
@@ -15120,14 +15402,17 @@ def cmd_build(options: Options, world: World) -> int:
     for flag in NOT_YET:
         if getattr(options, flag):
             world.console.warn(f"{FLAGS[flag][0]} does nothing yet")
-    schema = render_compact(document)
-    files = build_files(config, settings, lambda name: read_bytes(os.path.join(config.project, name)))
-    files[".cog/openapi_schema.json"] = schema.encode()
     given = [text if "=" in text else f"{text}={world.environ.get(text)}" for text in options.build_arg]
     address = find_address(options.engine, world.environ, world.home)
     with connect_engine(address, world.console, world.environ) as engine:
         world.console.info(f"Building Docker image from environment in {config.file_name} as {names[0]}...")
         bases = [pull_base(engine, base, options, world) for base in list_base_images(config, settings)]
+        if model.needs_python:
+            model, _, _ = open_project(engine, model, options._replace(no_cache=False), world)
+        config, document = settle_model(model, world)
+        schema = render_compact(document)
+        files = build_files(config, settings, lambda name: read_bytes(os.path.join(config.project, name)))
+        files[".cog/openapi_schema.json"] = schema.encode()
         labels = model_labels(engine, config, schema, base_image(config, settings), world.environ)
         words = [options.platform, *bases, *given]
         image = "" if options.no_cache else find_built(engine, names[0], labels, files, config, words)

@@ -75,7 +75,8 @@ def model(tmp_path: Path, command: list[str],
                                   env={**os.environ, **environ})
             return done.returncode, done.stdout.decode(), done.stderr.decode()
 
-        run.project = project  # type: ignore[attr-defined]
+        run.project, run.command = project, command  # type: ignore[attr-defined]
+        run.also = projects.append  # type: ignore[attr-defined]
         return run
 
     yield copy

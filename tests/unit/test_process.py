@@ -399,6 +399,23 @@ def test_the_notice_names_what_cannot_be_honoured(tmp_path):
     assert cogpredict.process_notice(Config(project=str(tmp_path), predict="gone.py:P")).endswith("virtual environment")
 
 
+@pytest.mark.parametrize(("torch", "wanted"), [
+    ("torch==2.0.1", "torch==2.0.1"), ("torch", "torch"), ("torch>=2.1", "torch>=2.1"), ("torch==9.9", "torch==9.9")])
+def test_a_gpu_models_torch_is_for_the_cpu_where_there_is_no_gpu(tmp_path, torch, wanted):
+    config = make_config(
+        tmp_path, f'build: {{python_version: "3.11", gpu: true, python_packages: ["{torch}", tqdm]}}\n')
+    assert config.gpu and not any("cpu" in line for line in config.requirements)
+    found = cogpredict.without_cuda(config)
+    index = [line for line in found.requirements if line.startswith("-")]
+    assert [line.rstrip("/").rpartition("/")[2] for line in index] == ["cpu"], found.requirements
+    assert [line for line in found.requirements if line[0] != "-"] == [wanted, "tqdm"] and found.gpu
+
+
+def test_a_gpu_model_without_torch_is_installed_as_it_is(tmp_path):
+    config = make_config(tmp_path, 'build: {python_version: "3.11", gpu: true, python_packages: [tqdm]}\n')
+    assert cogpredict.without_cuda(config).requirements == config.requirements == ("tqdm",)
+
+
 def test_free_ports_are_free():
     import socket
 

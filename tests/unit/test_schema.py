@@ -7,6 +7,7 @@ writes the latter anew.
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+import cogpredict
 from cogpredict import (
     FIXED_COMPONENTS,
     Env,
@@ -415,3 +417,48 @@ def test_a_hundred_inputs_are_read_in_no_time() -> None:
         read_one(text)
         times.append(time.process_time() - begun)
     assert min(times) < 0.06
+
+
+ASKING = """\
+import sys
+from tables import LANGUAGES  # from outside the project
+from cog import BasePredictor, Input
+print("what the model prints")
+
+
+class Predictor(BasePredictor):
+    def predict(self, lang: str = Input(choices=sorted(LANGUAGES), default="en"), n: int = len(LANGUAGES)) -> str: ...
+"""
+
+
+@pytest.mark.parametrize("python", pythons(), ids=lambda path: Path(path).name)
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_models_own_python_tells_what_its_source_does_not(python: str, broken: bool, tmp_path: Path) -> None:
+    project, outside = tmp_path / "project", tmp_path / "outside"
+    project.mkdir()
+    outside.mkdir()
+    (outside / "cog.py").write_text("class BasePredictor: ...\ndef Input(**_): ...\n")
+    tables = "raise RuntimeError('no')" if broken else "LANGUAGES = {'en': 1, 'de': 2}.keys()"
+    (outside / "tables.py").write_text(tables)
+    (project / "cog.yaml").write_text("x")
+    (project / "predict.py").write_text(ASKING)
+    order = {"project": str(project), "predict": "predict.py:Predictor", "train": "", "version": "1",
+             "file": "cog.yaml", "digest": hashlib.sha256(b"x").hexdigest()}
+
+    def ask(**changed: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([python, "-c", cogpredict.reader_program(), json.dumps({**order, **changed})], text=True,
+                              capture_output=True, check=False, env={**os.environ, "PYTHONPATH": str(outside)})
+
+    done = ask()
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert answers[0]["needs_more"] and "choices" in answers[0]["warnings"][0]
+    assert "what the model prints" not in done.stdout
+    if broken:
+        assert done.returncode == 1 and len(answers) == 1 and done.stderr.strip().endswith("RuntimeError: no")
+    else:
+        schemas = answers[1]["document"]["components"]["schemas"]
+        assert schemas["lang"]["enum"] == ["de", "en"] and not answers[1]["needs_more"]
+    assert ask(digest="another").stdout == "{}\n"
+    (project / "predict.py").write_text("def (")
+    answer = json.loads(ask().stdout)
+    assert answer["error"].startswith("predict.py:1: not valid Python") and answer["hint"]
