@@ -15100,6 +15100,7 @@ def exec_in_container(engine: Engine, options: Options, config: Config, variable
             return host.follow()
 
     shown = " ".join(map(quote_shell, options.words))
+    console.done()
     console.info(f"Running {shown} in Docker with the current directory mounted as a volume...")
     return run_planned(make, run, console)
 
