@@ -454,6 +454,7 @@ class Options(NamedTuple):
     progress: str = ""
     as_json: bool = False
     words: tuple[str, ...] = ()
+    as_run: bool = False  # the command of `exec` was typed behind `run`
     publish: tuple[str, ...] = ()
     tag: tuple[str, ...] = ()
     secret: tuple[str, ...] = ()
@@ -626,6 +627,7 @@ EXEC_ABOUT = ("Run a command in the environment of the model in this folder, whi
 
 ALWAYS = ("debug", "no_color", "quiet")
 DOCKERFILE_FLAGS = ("file", "base_image", "use_cog_base_image", "use_cuda_base_image")
+OF_OLD = ("--skip-schema-validation", "--x-fast", "--x-localimage")  # of other builds, without a meaning here
 NOT_YET = ("timestamp", "strip", "precompile", "separate_weights")
 BUILD_FLAGS = ("tag", "secret", "build_arg", *NOT_YET)
 URL_FLAGS = ("url", "token_env")
@@ -759,7 +761,8 @@ def parse_argv(argv: list[str]) -> Options:
     words: list[str] = []
     if command == "exec":
         rest, words = split_words(rest, COMMAND_FLAGS[command][1])
-    rest = [f"{word}=true" if word == "--use-cog-base-image" else word for word in rest]
+    rest = [f"{word}=true" if word == "--use-cog-base-image" else word for word in rest
+            if command != "build" or word not in OF_OLD]
     raw = vars(flag_parser(command).parse_intermixed_args(rest))
     images = raw.pop("image", ())
     given: dict[str, Any] = {**COMMAND_DEFAULTS.get(command, {}), **{
@@ -769,9 +772,10 @@ def parse_argv(argv: list[str]) -> Options:
     if images and "=" in images[0] and not images[0].startswith((".", "/")):
         raise UsageError(f"Invalid image name '{images[0]}'. Did you forget `-i`?",
                          hint=f"cog.pyz {command} -i {images[0]}")
+    if len(images) > 1 and command == "run":
+        return parse_argv(["exec", *rest])._replace(as_run=True)
     if len(images) > 1:
-        raise UsageError(f"one IMAGE at most, got {', '.join(images)}",
-                         hint=f"cog.pyz exec {' '.join(images)}" if command == "run" else f"cog.pyz {command} --help")
+        raise UsageError(f"one IMAGE at most, got {', '.join(images)}", hint=f"cog.pyz {command} --help")
     if command == "exec" and not words:
         raise UsageError("exec needs a command", hint="for example: cog.pyz exec python -V")
     check_url_flags(given, images)
@@ -3916,7 +3920,7 @@ def read_schema(reference: str, project: str, *, train: str = "", read: Callable
     import warnings
 
     if not reference and not train:
-        hint = 'add `predict: "predict.py:Predictor"`'
+        hint = """'run' is required: add `run: "run.py:Runner"`, or `predict: "predict.py:Predictor"`"""
         raise SchemaError("no predict or train reference found in cog.yaml", hint=hint)
     reader = SchemaReader(project, read, ask)
     modes = [(name, mode) for name, mode in ((reference, "predict"), (train, "train")) if name]
@@ -5835,9 +5839,11 @@ def parse_environment(options: Options, environ: Mapping[str, str], read: Callab
     return variables
 
 
-# What a 0.17 or newer runtime's own log has: warnings, and what the model prints. Its fields tell the latter apart.
+# What a 0.17 or newer runtime's own log has: warnings, what the model prints, and which files it gives. Fields of a
+# line tell the latter two apart.
 RUNTIME_FILTER = ("coglet=warn,coglet::setup=info,coglet::user=info,coglet_worker=warn,coglet_worker::schema=off,"
-                  "coglet_worker::protocol=off,coglet::prediction[{source}]=info")
+                  "coglet_worker::protocol=off,coglet::prediction[{source}]=info,"
+                  "coglet::orchestrator[{filename}]=debug")
 
 
 def server_environment(image: Mapping[str, str], user: Mapping[str, str], environ: Mapping[str, str], port: int,
@@ -6538,7 +6544,9 @@ class EventParser:
 
 RUNTIME_HEAD = (rb"\x1b\[2m[-\d:.TZ]{20,40}\x1b\[0m \x1b\[\d+m *(\w+)\x1b\[0m "
                 rb"\x1b\[2m(coglet[\w:]*)\x1b\[0m\x1b\[2m:\x1b\[0m ")
-RUNTIME_LINE = RUNTIME_HEAD + rb"([^\n]*?)(?: \x1b\[3m\w+\x1b\[0m\x1b\[2m=\x1b\[0m[^\n]*)?\n"
+RUNTIME_LINE = RUNTIME_HEAD + rb"([^\n]*?)( \x1b\[3m\w+\x1b\[0m\x1b\[2m=\x1b\[0m[^\n]*)?\n"
+RUNTIME_FILE = rb"\x1b\[3mfilename\x1b\[0m\x1b\[2m=\x1b\[0m([^\x1b]+?)(?: \x1b|\Z)"  # an output file, in its notice
+FILES_KNOWN = 1 << 16  # so many output files are kept in mind
 RUNTIME_MARK = b"\x1b[2m2"  # begins a line of the runtime's own log
 RUNTIME_NAGS = (b"is deprecated; use run() instead", b"is deprecated; use BaseRunner instead")
 SPOKEN_LINE = RUNTIME_HEAD + (rb"([^\x1b]*)\x1b\[3mprediction_id\x1b\[0m\x1b\[2m=\x1b\[0m\S+ \x1b\[3msource\x1b"
@@ -6556,6 +6564,7 @@ class RuntimeLog:
     """
 
     def __init__(self) -> None:
+        self.files: list[str] = []  # the names of the output files, in the model's order
         self._held = b""
         self._speaking = False  # in the middle of what a model printed during a prediction
 
@@ -6606,13 +6615,23 @@ class RuntimeLog:
                 self._held, self._speaking = b"", True
         return data
 
-    @staticmethod
-    def _render(line: Any) -> bytes:
-        level, target, text = line.groups()
+    def _render(self, line: Any) -> bytes:
+        level, target, text, fields = line.groups()
         if text.endswith(RUNTIME_NAGS):
+            return b""
+        if text == b"FileOutput received":
+            self._note_file(fields or b"")
             return b""
         own = target in (b"coglet::setup", b"coglet::user", b"coglet::prediction")
         return bytes(text + b"\n" if own else level.lower() + b": " + text + b"\n")
+
+
+    def _note_file(self, fields: bytes) -> None:
+        import re
+
+        found = re.search(RUNTIME_FILE, fields)
+        if found and len(self.files) < FILES_KNOWN:
+            self.files.append(found[1].rpartition(b"/")[2].decode("utf-8", "replace"))
 
 
 def unescape_controls(text: bytes) -> bytes:
@@ -11285,6 +11304,11 @@ class Host:
         """Whether it is gone, and for all that is known has not ended by itself. To be asked after `ended`."""
         return self.gone and self.exit_status is None
 
+    @property
+    def files_given(self) -> list[str]:
+        """The names of the output files in the order in which the model gave them, as far as that was told."""
+        return [name for log in self._plain.values() for name in log.files]
+
     def ended(self) -> str:
         """What became of the model, in words."""
         return self.link.end_reason if self.link is not None else "it was never started"
@@ -14128,14 +14152,17 @@ class OutputStore:
         """The file for a data URL in a response. Raises OutputError."""
         return self._stage("", mime)
 
-    def finish(self, response: JSON, *, uploads_at: str = "", live: LiveText | None = None) -> list[str]:
+    def finish(self, response: JSON, *, uploads_at: str = "", live: LiveText | None = None,
+               given: Sequence[str] = ()) -> list[str]:
         """Print and save the result; the paths that were written.
 
-        `uploads_at` begins the URL of each upload, its number follows; `live` has shown the text so far.
+        `uploads_at` begins the URL of each upload, its number follows; `live` has shown the text so far; `given` are
+        the names of the files in the model's order: runtimes from 0.17 on list them in that in which uploads end.
         Raises PredictionFailed, OutputError, and StreamError: a file of the output never came.
         """
         try:
-            return self._finish(response, uploads_at, live)
+            output = self._put_in_order(response.get("output"), uploads_at, given)
+            return self._finish({**response, "output": output}, uploads_at, live)
         except RecursionError:
             raise StreamError("the model's output is nested too deeply") from None
 
@@ -14156,6 +14183,28 @@ class OutputStore:
             what = f'{self._plan.noun.capitalize()} failed with status "{status}"'
             raise PredictionFailed(what + (f": {error}" if error else ""))
         return self.written
+
+    def _put_in_order(self, output: Value, uploads_at: str, given: Sequence[str]) -> Value:
+        """The output; if it is a list of just the files of these names, in their order. Of one name: as they came."""
+        import re
+
+        items = output if isinstance(output, list) else []
+        found = sorted((number, item) for item in items for number in [self._upload_number(item, uploads_at)]
+                       if number is not None)
+        names = [re.split(r"[?#]", name)[0] for name in given]  # an upload's URL ends there
+        if len(found) < len(items) or sorted(names) != sorted(self._uploads[number].name for number, _ in found):
+            return output
+        came: dict[str, list[Value]] = {}
+        for number, item in found:
+            came.setdefault(self._uploads[number].name, []).append(item)
+        return [came[name].pop(0) for name in names] or output
+
+    def _upload_number(self, value: Value, uploads_at: str) -> int | None:
+        """Which upload a value stands for, if it does."""
+        if not (uploads_at and isinstance(value, str) and value.startswith(uploads_at)):
+            return None
+        number = value[len(uploads_at):].lstrip("/").partition("/")[0]
+        return int(number) if number.isdecimal() and len(number) < 10 and int(number) in self._uploads else None
 
     def _collect(self, value: Value, uploads_at: str) -> Value:
         """The output with an OutputFile for every file in it."""
@@ -14179,8 +14228,8 @@ class OutputStore:
         if not isinstance(value, str):
             return None
         if uploads_at and value.startswith(uploads_at):
-            number = value[len(uploads_at):].lstrip("/").partition("/")[0]
-            staged = self._uploads.get(int(number)) if number.isdecimal() and len(number) < 10 else None
+            number = self._upload_number(value, uploads_at)
+            staged = None if number is None else self._uploads[number]
             if self._succeeded and (staged is None or not staged.whole):
                 raise StreamError("the model named an output file that it did not send")
             return staged if staged is not None and staged.whole else None
@@ -14997,7 +15046,7 @@ def run_job(job: Job, make_host: Callable[[Lane], Host], name: str, token: str, 
             raise
         host.close()
         console.done()
-        store.finish(response, uploads_at=lane.url("out/"), live=live)
+        store.finish(response, uploads_at=lane.url("out/"), live=live, given=host.files_given)
     return 0
 
 
@@ -15052,6 +15101,8 @@ def make_request(host: Host, job: Job, lane: Lane, overlapping: bool) -> Request
 
 def cmd_exec(options: Options, world: World) -> int:
     """Run a command in the environment of the model in this folder; return its exit code."""
+    if options.as_run:
+        world.console.warn('"cog run <command>" is deprecated, use "cog exec <command>"')
     check_flags(options, world.cwd)
     variables = parse_environment(options, world.environ, lambda path: read_text_file(path, "--env-file"))
     config = read_project(options, world)

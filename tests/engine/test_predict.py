@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import http.client
 import json
 import os
@@ -62,6 +63,16 @@ def test_files_in_and_out(cog, images, version, tmp_path):
     assert (tmp_path / "got.0.dat").read_bytes() == content
     assert "Written output to: got.0.dat" in done.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["got.0.dat", "in.dat"]
+
+
+@each_version
+def test_many_files_keep_their_order(cog, images, version, tmp_path):
+    done = cog("predict", images("files", version), "-i", "count=20", "-i", "size=64", "-i", "suffix=.dat")
+    assert done.code == 0, done.err
+    assert "FileOutput" not in done.err
+    for number in range(20):
+        block = hashlib.sha256(b"%d" % number).digest()
+        assert (tmp_path / f"output.{number}.dat").read_bytes() == block * 2
 
 
 @each_version

@@ -18,7 +18,22 @@ def test_run_is_predict():
 
 
 def test_every_flag_has_an_option_and_every_option_a_flag():
-    assert set(cogpredict.FLAGS) == set(Options._fields) - {"command", "image", "words"}
+    assert set(cogpredict.FLAGS) == set(Options._fields) - {"command", "image", "words", "as_run"}
+
+
+def test_run_with_a_command_is_exec():
+    options = parse_argv(["run", "-e", "A=1", "echo", "hello", "world"])
+    assert (options.command, options.words, options.env, options.as_run) == ("exec", ("echo", "hello", "world"),
+                                                                              ("A=1",), True)
+    assert not parse_argv(["exec", "echo"]).as_run
+    assert parse_argv(["run", "m", "-i", "a=b"]).image == "m"
+
+
+def test_flags_of_other_builds_mean_nothing():
+    assert parse_argv(["build", "--x-localimage", "-t", "m", "--skip-schema-validation"]) == parse_argv(
+        ["build", "-t", "m"])
+    with pytest.raises(UsageError):
+        parse_argv(["predict", "--x-localimage"])
 
 
 @pytest.mark.parametrize("line, message, hint", [

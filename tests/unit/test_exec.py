@@ -50,12 +50,6 @@ def test_a_line_without_a_command_or_with_flags_of_others(argv):
         cog.parse_argv(argv)
 
 
-def test_the_old_name_of_exec_is_explained():
-    with pytest.raises(cog.UsageError) as caught:
-        cog.parse_argv(["run", "python", "x.py"])
-    assert caught.value.hint == "cog.pyz exec python x.py"
-
-
 def tcp(port, host_port=None, address="127.0.0.1"):
     return f"{port}/tcp", {"HostIp": address, "HostPort": str(host_port if host_port is not None else port)}
 

@@ -157,6 +157,20 @@ def test_what_a_prediction_prints_is_told_from_the_rest(size, monkeypatch):
     spoken.close()
 
 
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_the_files_that_a_model_gave_are_noted_and_not_shown(size):
+    def notice(path):
+        fields = "".join(f" \x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{value}" for name, value in (
+            ("slot_id", "8a81"), ("filename", path), ("kind", "FileType")))
+        return (f"\x1b[2m2026-11-24T19:28:02.243032Z\x1b[0m \x1b[34mDEBUG\x1b[0m \x1b[2mcoglet::orchestrator\x1b[0m"
+                f"\x1b[2m:\x1b[0m FileOutput received{fields}\n").encode()
+
+    data = b"one\n" + notice("/tmp/a b/c d.png") + b"two\n" + notice("e?.txt")
+    log = RuntimeLog()
+    assert b"".join(log.feed(data[at:at + size]) for at in range(0, len(data), size)) == b"one\ntwo\n"
+    assert log.files == ["c d.png", "e?.txt"]
+
+
 @given(st.lists(st.text("ab \n", max_size=30).map(str.encode), max_size=6), st.integers(0, 200), st.integers(0, 6))
 def test_the_last_of_what_was_spoken(texts, count, turned):
     spoken = Spoken()

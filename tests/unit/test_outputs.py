@@ -185,6 +185,31 @@ def test_live_text_is_the_same_as_whole_text(desk: Desk, target: str) -> None:
     assert desk.console.out == b"abc\n"
 
 
+@pytest.mark.parametrize("given, expected", [
+    (["a.txt", "b.txt", "a.txt"], [b"1", b"0", b"2"]),  # two of one name: as they came
+    (["a.txt", "a.txt", "b?c.txt"], [b"2", b"0", b"1"]),  # other names than those that came
+    (["a.txt", "b.txt"], [b"2", b"0", b"1"]),
+    ([], [b"2", b"0", b"1"]),
+])
+def test_uploads_that_are_listed_as_they_ended(desk: Desk, given: list[str], expected: list[bytes]) -> None:
+    store = cog.OutputStore(desk.plan(schema=FILES), FILES, desk.console, "run")  # type: ignore[arg-type]
+    for number, name in enumerate(("b.txt", "a.txt", "a.txt")):
+        sink = store.open_upload(number, name, "text/plain", 1)
+        sink.write(b"%d" % number)
+        sink.close()
+    store.finish({"status": "succeeded", "output": [AT + "2/a.txt", AT + "0/b.txt", AT + "1/a.txt"]}, uploads_at=AT,
+                 given=given)
+    assert [desk.files()[f"output.{number}.txt"] for number in range(3)] == expected
+
+
+def test_a_name_that_its_url_cut_off_is_known(desk: Desk) -> None:
+    store = cog.OutputStore(desk.plan(schema=FILES), FILES, desk.console, "run")  # type: ignore[arg-type]
+    for number, name in enumerate(("we", "a b.txt")):
+        store.open_upload(number, name, "text/plain", 0).close()
+    assert store.finish({"status": "succeeded", "output": [AT + "0/we", AT + "1/a%20b.txt"]}, uploads_at=AT,
+                        given=["a b.txt", "we?ird#n.txt"]) == ["output.0.txt", "output.1.txt"]
+
+
 def test_live_text_stays_after_a_failure(desk: Desk) -> None:
     live = cog.LiveText(desk.console)  # type: ignore[arg-type]
     store = cog.OutputStore(desk.plan(schema=CONCATENATE), CONCATENATE, desk.console, "run")  # type: ignore[arg-type]
