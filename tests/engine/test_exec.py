@@ -416,7 +416,7 @@ def test_a_port_is_published(start):
 
 
 def test_a_port_that_the_engine_chooses_is_told(execute):
-    code, _, err = execute("exec", "-p", "127.0.0.1::80", "-p", "127.0.0.1::53/udp", "true")
+    code, _, err = execute("exec", "-p", "127.0.0.1::80", "-p", "127.0.0.1::53/udp", "sleep", "2")
     assert code == 0 and re.search(rb"port 80/tcp is at 127.0.0.1:\d+\n", err), err
     assert re.search(rb"port 53/udp is at 127.0.0.1:\d+\n", err)
     assert b"port " not in execute("exec", "-p", f"{free_port()}:80", "true")[2].replace(b"with the port", b"")
