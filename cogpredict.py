@@ -2046,7 +2046,8 @@ def parse_source(path: str, text: str) -> list[ast.stmt]:
     """The statements of a source text. Raises GrammarError: this Python cannot parse it."""
     import ast
 
-    hint = f"this is Python {sys.version_info[0]}.{sys.version_info[1]}: a newer grammar needs a newer Python"
+    ours = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    hint = f"this is Python {ours}: for a newer grammar, run cog.pyz with a newer Python"
     if len(text) > SOURCE_LIMIT:
         raise SchemaError(f"{path}: larger than {SOURCE_LIMIT >> 20} MiB: not a predictor's source")
     try:
