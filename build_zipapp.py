@@ -48,10 +48,17 @@ if sys.argv[1:] == ["--version"]:
     sys.stdout.write({version!r} + "\\n")
     sys.exit()
 import gc
-gc.set_threshold(50_000)  # what is loaded now stays: searching it for garbage again and again takes 5 ms
 from importlib.util import MAGIC_NUMBER
+from zipimport import zipimporter
+gc.set_threshold(50_000)  # what is loaded now stays: searching it for garbage again and again takes 5 ms
 folder = "py/%s-%s" % (sys.implementation.cache_tag, MAGIC_NUMBER[:2].hex())
-sys.path.insert(0, __loader__.archive + "/" + (folder if folder in {folders!r} else "src"))
+folder, suffix = (folder, ".pyc") if folder in {folders!r} else ("src", ".py")
+class Importer(zipimporter):
+    def get_filename(self, name):  # the library's own loads the whole module for it, which is then loaded again
+        tail = "/__init__" if self.is_package(name) else ""
+        return self.archive + "/" + self.prefix + name.rpartition(".")[2] + tail + suffix
+sys.path_hooks.insert(0, Importer)
+sys.path.insert(0, __loader__.archive + "/" + folder)
 import cogpredict
 sys.exit(cogpredict.main())
 '''
