@@ -14837,6 +14837,8 @@ PROJECT_LABEL = "cog.pyz.project"  # the label of an image for development; its 
 def read_settings(config: Config, options: Options, world: World, *, for_development: bool = False) -> BuildSettings:
     """What decides the build of a project beside its config: this machine, and the flags. Raises UsageError."""
     settings = read_build_settings(config, world.environ, world.cwd, os.uname().machine)
+    for name, _ in settings.wheels:
+        world.console.info(f"Using local {name.partition('-')[0]} wheel: {name}")
     return settings._replace(
         base_image=options.base_image or settings.base_image, use_cog_base_image=options.use_cog_base_image == "true",
         use_cuda_base_image=options.use_cuda_base_image != "false", for_development=for_development)
@@ -15407,6 +15409,15 @@ def read_build_context(files: Mapping[str, bytes], config: Config, warn: Callabl
     return read_context(config.project, rules, extra_files=files, warn=warn, note=note)
 
 
+def check_ignore(project: str) -> None:
+    """Nothing, when .dockerignore does not name .cog, where an image has its schema. Raises UsageError: it does."""
+    path = os.path.join(project, ".dockerignore")
+    lines = read_text(path).splitlines() if os.path.isfile(path) else []
+    if any(line.strip().strip("/") == ".cog" for line in lines):
+        raise UsageError("The .cog tmp path cannot be ignored by docker in .dockerignore",
+                         hint="leave the line out; all else in .cog stays out of the image anyway")
+
+
 DIGEST_LABEL = "cog.pyz.build"  # the label whose value is the hash of all that decided an image
 
 
@@ -15448,6 +15459,7 @@ def cmd_build(options: Options, world: World) -> int:
     """Build the image of the model in this folder, which runs anywhere without the folder; return 0."""
     model = read_model_source(options, read_project(options, world), world)
     config = model.config
+    check_ignore(config.project)
     names, settings = image_names(options, config), read_settings(config, options, world)
     secrets = dict(read_secret(text, config.project, world.environ) for text in options.secret)
     if settings.pip_conf:

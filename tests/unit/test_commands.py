@@ -187,3 +187,22 @@ def test_build_reads_everything_before_it_looks_for_an_engine(call, echo):
             call("build", *flags, cwd=echo)
     with pytest.raises(cogpredict.EngineUnreachable):
         call("build", cwd=echo)
+
+
+@pytest.mark.parametrize("line", [".cog", "/.cog/", "  .cog  "])
+def test_a_build_whose_schema_would_be_ignored_is_refused(line, tmp_path):
+    (tmp_path / ".dockerignore").write_text(f"*.bin\n{line}\n")
+    with pytest.raises(cogpredict.UsageError, match="cannot be ignored"):
+        cogpredict.check_ignore(str(tmp_path))
+
+
+def test_rules_that_only_happen_to_match_are_none_of_our_business(tmp_path):
+    cogpredict.check_ignore(str(tmp_path))
+    (tmp_path / ".dockerignore").write_text("*\n!run.py\n# .cog\n.cogs\n")
+    cogpredict.check_ignore(str(tmp_path))
+
+
+def test_a_wheel_from_this_machine_is_told(call, echo):
+    (echo / "cog-0.23.1-py3-none-any.whl").write_bytes(b"")
+    assert call("debug", cwd=echo, COG_SDK_WHEEL=str(echo)).err == (
+        "Using local cog wheel: cog-0.23.1-py3-none-any.whl\n")
