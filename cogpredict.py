@@ -580,7 +580,7 @@ FLAGS: dict[str, tuple[str, str, Any, str]] = {
     "file": ("-f --file", "FILE", "text", "the config file (default cog.yaml)"),
     "gpus": ("--gpus", "GPUS", "text", "GPUs as docker run takes them: all, 2, 'device=0,1', CDI names"),
     "cpu": ("--cpu", "", "flag", "use no GPU, whatever the model asks for"),
-    "setup_timeout": ("--setup-timeout", "SECONDS", "seconds", "limit for setup (default 300, serve: none)"),
+    "setup_timeout": ("--setup-timeout", "SECONDS", "seconds", "limit for setup (default 300, serve: none; 0: none)"),
     "timeout": ("--timeout", "SECONDS", "seconds", "limit for the prediction itself (default: none)"),
     "use_replicate_token": ("--use-replicate-token", "", "flag", "hand REPLICATE_API_TOKEN to the model's context"),
     "engine": ("--engine", "ADDRESS", "text", "unix://PATH, tcp://HOST:PORT, ssh://HOST, or none"),
@@ -11345,12 +11345,11 @@ class Host:
     def show_log(self, stream: int, data: bytes) -> None:
         """Show what the model printed on one of its streams, 1 or 2."""
         self._log_time = time.monotonic()
-        shown = data if self.served else self._plain.setdefault(stream, RuntimeLog()).feed(
-            data, self.spoken.add if self.spoken else None)
+        shown = self._plain.setdefault(stream, RuntimeLog()).feed(data, self.spoken.add if self.spoken else None)
         self.log_tail += shown[-LOG_TAIL:]
         del self.log_tail[:-LOG_TAIL]
-        if shown and self.served:
-            self._pass_on(shown, stream)
+        if self.served:
+            self._pass_on(data, stream)
         elif shown:
             self._console.log(shown, stream)
 
@@ -13345,10 +13344,10 @@ def wait_for_setup(host: Host, limit: float, console: Console) -> None:
 
 
 def setup_failure(host: Host, console: Console) -> SetupFailed:
-    """The error for a setup that failed while its server lives; shows its log if nothing has."""
+    """The error for a setup that failed while its server lives; shows its log if nothing has, as a served one's is."""
     setup = (host.health_body or {}).get("setup") or {}
     logs = str(setup.get("logs") or "").encode()
-    lines = [line.strip() for line in logs.splitlines() if line.strip()]
+    lines = [line.strip() for line in logs.splitlines() if line.strip() and not host.served]
     host.drain()
     host.wait(lambda: host.gone or all(line in host.log_tail for line in lines), time.monotonic() + 0.5)
     missing = [line for line in lines if line not in host.log_tail]

@@ -42,6 +42,10 @@ class Served:
         """What it said on stderr."""
         return self.err.read_text()
 
+    def printed(self) -> str:
+        """All that it and the model printed."""
+        return self.out.read_text() + self.text()
+
     def wait_for(self, pattern: str | re.Pattern[str], seconds: float = 90) -> re.Match[str]:
         """The match of a pattern in what was said, as soon as it is there."""
         deadline = time.monotonic() + seconds

@@ -107,8 +107,10 @@ def test_predictions_run_beside_the_request_and_webhooks_reach_this_machine(imag
     last = json.loads(hooks.got[-1][1])
     assert (last["id"], last["output"]) == ("one", "slept")
     wait_until(lambda: ask(f"{url}/health-check")[1]["status"] == "READY")
+    ticks = served.printed().count("tick")
     ask(f"{url}/predictions/two", {**hooked, "input": {"seconds": 60}}, "PUT", Prefer="respond-async")
-    wait_until(lambda: ask(f"{url}/health-check")[1]["status"] == "BUSY")
+    wait_until(lambda: served.printed().count("tick") > ticks)  # a runtime forgets a cancellation that comes sooner
+    assert ask(f"{url}/health-check")[1]["status"] == "BUSY"
     assert ask(f"{url}/predictions/two/cancel", {})[0] == 200
     wait_until(lambda: json.loads(hooks.got[-1][1])["status"] == "canceled")
     wait_until(lambda: ask(f"{url}/health-check")[1]["status"] == "READY")
@@ -183,9 +185,29 @@ def test_a_failed_setup_is_told_and_the_server_stays(images, serve, version):
     assert served.process.wait(15) == 5
 
 
-def test_a_setup_that_ends_its_container_or_takes_too_long(images, serve):
+def test_a_setup_that_takes_longer_than_it_may(images, serve):
     served = serve(images("badsetup", "0.9.26"), "-e", "BADSETUP=hang", "--setup-timeout", "2")
-    assert served.process.wait(30) == 5 and "Timed out" in served.text()
+    assert served.process.wait(30) == 5 and "error: Timed out: setup took longer than 2 seconds" in served.text()
+
+
+def test_a_container_that_ends_during_its_setup(images, serve):
+    served = serve(images("badsetup", "0.23.1"), "-e", "BADSETUP=hang")
+    served.wait_for("loading the weights")
+    [container] = list_publishing(served.port)
+    make_image.Engine().call("POST", f"/containers/{container}/kill")
+    assert served.process.wait(15) == 5
+    assert re.search("error: setup failed: the container .*137.*; last log line: loading the weights", served.text())
+
+
+def test_an_unhealthy_model_is_served(images, serve, tmp_path):
+    (tmp_path / "predict.py").write_text(
+        "from cog import BasePredictor\n\n\nclass Predictor(BasePredictor):\n    def healthcheck(self) -> bool:\n"
+        "        return False\n\n    def predict(self) -> str:\n        return 'all the same'\n")
+    served = serve(images("echo", "0.23.1"), "-v", f"{tmp_path}/predict.py:/src/predict.py:ro")
+    assert ask(f"{served.url()}/health-check")[1]["status"] == "UNHEALTHY"
+    assert ask(f"{served.url()}/predictions", {"input": {}})[1]["output"] == "all the same"
+    assert "warning: " in served.text()
+    assert served.end() == -signal.SIGINT
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
@@ -210,7 +232,7 @@ def test_a_model_that_dies_while_it_serves(images, serve):
     [container] = list_publishing(served.port)
     make_image.Engine().call("POST", f"/containers/{container}/kill")
     assert served.process.wait(15) == 6
-    assert "error: the model is gone: the container ended with exit code 137" in served.text()
+    assert re.search("error: the model is gone: the container .*exit code 137", served.text())
 
 
 def test_a_reader_of_the_log_that_goes_away_ends_it(images, serve):
@@ -240,10 +262,19 @@ def test_no_home_is_no_obstacle(images, command, tmp_path):
     assert served.end() == -signal.SIGINT
 
 
-def test_the_address_decides_who_reaches_it(images, serve):
-    served = serve(images("echo", "0.23.1"), "--host", "127.0.0.5")
-    port = int(served.wait_for(r"Serving at http://127\.0\.0\.5:(\d+)")[1])
-    assert ask(f"http://127.0.0.5:{port}/health-check")[0] == 200 and not is_open(port)
+@pytest.mark.parametrize("address", ["127.0.0.5", "::1"])
+def test_the_address_decides_who_reaches_it(images, serve, address):
+    served = serve(images("echo", "0.23.1"), "--host", address)
+    url = served.wait_for(r"(?m)^Serving at (http://\S+)$")[1]
+    assert address in url
+    assert ask(f"{url}/health-check")[0] == 200 and not is_open(served.port)
+
+
+def test_quiet_it_says_nothing_of_its_own(images, serve):
+    served = serve(images("logs", "0.9.26"), "-q")
+    wait_until(lambda: is_open(served.port) and "setup says hello" in served.out.read_text(), 60)
+    assert served.end() == -signal.SIGINT
+    assert "Serving" not in served.text() and "Starting Docker" not in served.text()
 
 
 def test_a_terminal_ends_it_with_control_c(images, command, tmp_path):
