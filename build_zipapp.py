@@ -7,7 +7,7 @@ Inside the archive:
 
     __main__.py                 answers --version; else puts one folder on sys.path and calls cogpredict.main()
     src/cogpredict.py           source, for every Python from 3.9 on; also what is sent along as the helper
-    src/yaml/*.py
+    src/yaml/*.py               the part of PyYAML that reads nodes; its __init__.py, which imports the rest, is empty
     py/TAG-MAGIC/...pyc         the same, compiled: one folder for each Python that the archive was made for
     LICENSE, LICENSE.PyYAML
 
@@ -31,6 +31,7 @@ from typing import Iterable, NamedTuple
 
 ROOT = Path(__file__).resolve().parent
 PYYAML = "6.0.3"
+READS_NODES = ("composer", "error", "events", "nodes", "parser", "reader", "resolver", "scanner", "tokens")
 # Over the names, lengths and contents of the package's .py files and its LICENSE: wheels of every platform and the
 # source distribution hold the same.
 PYYAML_SHA256 = "d662ab9c49f78efa13413cb750e38bed0c9c46875ba572f6f4ac4921d987cfb0"
@@ -365,7 +366,8 @@ def describe_commit() -> str:
 
 def write_stage(stage: Path, pyyaml: dict[str, bytes], pythons: list[Python]) -> None:
     """Lay out in a folder what the archive will hold."""
-    files = {f"src/yaml/{name}": content for name, content in pyyaml.items() if name != "LICENSE"}
+    files = {f"src/yaml/{name}.py": pyyaml[f"{name}.py"] for name in READS_NODES}
+    files["src/yaml/__init__.py"] = b""
     files["src/cogpredict.py"] = (ROOT / "cogpredict.py").read_bytes()
     files["LICENSE.PyYAML"] = pyyaml["LICENSE"]
     files["LICENSE"] = (ROOT / "LICENSE").read_bytes()

@@ -1272,24 +1272,41 @@ def unknown_key(name: str, path: str, keys: tuple[str, ...]) -> str:
     return f'unknown key "{name}"{f" in {path}" if path else ""} is ignored{more}'
 
 
+def read_yaml_nodes(text: str) -> Any:
+    """The root node of a YAML text, by the part of PyYAML that reads nodes: cog.pyz holds no more of it."""
+    from yaml.composer import Composer
+    from yaml.parser import Parser
+    from yaml.reader import Reader as TextReader
+    from yaml.resolver import Resolver
+    from yaml.scanner import Scanner
+
+    class NodeReader(TextReader, Scanner, Parser, Composer, Resolver):
+        def __init__(self, text: str) -> None:
+            TextReader.__init__(self, text)
+            for part in (Scanner, Parser, Composer, Resolver):
+                part.__init__(self)
+
+    return NodeReader(text).get_single_node()
+
+
 def compose_yaml(text: str, file_name: str) -> Any:
     """The root node of a YAML text, None when it is empty. Raises ConfigError: not YAML, or not one document."""
     import re
 
-    import yaml
+    from yaml.error import MarkedYAMLError, YAMLError
 
     try:
-        return yaml.compose(text.lstrip("\ufeff"), Loader=yaml.SafeLoader)
+        return read_yaml_nodes(text.lstrip("\ufeff"))
     except RecursionError as error:
         raise ConfigError(f"{file_name}:1: nested too deeply; cog.yaml has three levels") from error
-    except yaml.MarkedYAMLError as error:
+    except MarkedYAMLError as error:
         spaced = re.sub(r"(?m)(?<=\S)[ \t]*\t[ \t]*", " ", text)  # other readers of YAML take a tab between words
         if "\\t" in str(error.problem) and spaced != text:
             return compose_yaml(spaced, file_name)
         mark = error.context_mark if "simple key" in str(error.context) else error.problem_mark
         line = mark.line + 1 if mark else 1
         raise ConfigError(f"{file_name}:{line}: {explain_yaml(text, line, str(error.problem))}") from error
-    except yaml.YAMLError as error:
+    except YAMLError as error:
         line = text.count("\n", 0, getattr(error, "position", 0)) + 1
         raise ConfigError(f"{file_name}:{line}: invalid YAML: a character that YAML does not allow; "
                           "save the file as plain UTF-8 text") from error
