@@ -4120,6 +4120,7 @@ def reader_main() -> None:
     order = json.loads(sys.argv[1])
     os.chdir(order["project"])
     sys.path.insert(0, order["project"])
+    sys.dont_write_bytecode = True
     with open(order["file"], "rb") as file:
         same = hashlib.sha256(file.read()).hexdigest() == order["digest"]
     with os.fdopen(os.dup(1), "wb") as out:

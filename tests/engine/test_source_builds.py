@@ -89,7 +89,7 @@ def test_credentials_of_an_index_stay_out_of_the_image(model, name):
 
 def test_proxies_reach_the_steps_and_stay_out_of_the_image(model, name):
     run = model("echo")
-    change(run.project, "build:\n", f"build:\n  run: ['echo PROXY=$http_proxy=$NO_PROXY', 'touch {name[-8:]}']\n")
+    change(run.project, "build:\n", f"build:\n  run: ['touch /{name[-8:]}', 'echo PROXY=$http_proxy=$NO_PROXY']\n")
     proxy = f"http://me:{NOT_FOR_OTHERS}@127.0.0.1:9"
     code, _, err = run("build", "-t", name, http_proxy=proxy, NO_PROXY="here")
     assert code == 0 and f"PROXY={proxy}=here" in err

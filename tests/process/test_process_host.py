@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from processproject import is_quiet, list_processes
 
+import cogpredict
+
 pytestmark = [pytest.mark.index, pytest.mark.slow]
 
 OWN = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -193,7 +195,6 @@ def test_a_requirement_that_does_not_exist(fresh):
 
 
 def test_without_ensurepip_another_pip_does_it(fresh, monkeypatch, tmp_path):
-    import cogpredict
 
     probe = cogpredict.probe_python
 
@@ -209,3 +210,14 @@ def test_without_ensurepip_another_pip_does_it(fresh, monkeypatch, tmp_path):
     os.close(made.lock)
     assert subprocess.run([made.python, "-Ic", "import cog"]).returncode == 0
     assert made.runtime
+
+
+def test_choices_of_an_installed_package_come_from_the_environment(fresh):
+    folder = fresh.use("echo", more='  python_packages: ["emoji==2.2.0"]\n').folder
+    source = (folder / "predict.py").read_text().replace('default="world"', "choices=sorted(emoji.LANGUAGES)")
+    (folder / "predict.py").write_text("import emoji\n" + source)
+    command = [sys.executable, str(Path(cogpredict.__file__)), "predict", "--engine", "none", "-i"]
+    done = subprocess.run([*command, "text=xx"], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and "must be one of: de, en, es" in done.stderr, done.stderr
+    done = subprocess.run([*command, "text=de"], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "de\n") and "its own Python" not in done.stderr, done.stderr
