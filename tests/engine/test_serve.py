@@ -15,7 +15,7 @@ from pathlib import Path
 
 import make_image
 import pytest
-from servedmodel import READY, Served, ask, find_port, is_open, wait_until
+from servedmodel import READY, Served, ask, find_port, is_open, needs_ipv6, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
@@ -262,7 +262,7 @@ def test_no_home_is_no_obstacle(images, command, tmp_path):
     assert served.end() == -signal.SIGINT
 
 
-@pytest.mark.parametrize("address", ["127.0.0.5", "::1"])
+@pytest.mark.parametrize("address", ["127.0.0.5", pytest.param("::1", marks=needs_ipv6)])
 def test_the_address_decides_who_reaches_it(images, serve, address):
     served = serve(images("echo", "0.23.1"), "--host", address)
     url = served.wait_for(r"(?m)^Serving at (http://\S+)$")[1]

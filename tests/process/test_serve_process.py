@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from processproject import is_quiet, list_processes
-from servedmodel import Served, ask, is_open, wait_until
+from servedmodel import Served, ask, is_open, needs_ipv6, wait_until
 
 pytestmark = [pytest.mark.index, pytest.mark.slow]
 
@@ -57,7 +57,7 @@ def test_a_model_answers_until_a_signal_ends_it(serve, python, number):
 
 
 @each_python
-@pytest.mark.parametrize("host, url", [("::1", r"http://\[::1\]:(\d+)"),
+@pytest.mark.parametrize("host, url", [pytest.param("::1", r"http://\[::1\]:(\d+)", marks=needs_ipv6),
                                        ("0.0.0.0", r"http://0\.0\.0\.0:(\d+) .here: ")])
 def test_every_kind_of_address_is_listened_on(serve, python, host, url):
     served = serve(python, "echo", "--host", host)

@@ -150,3 +150,40 @@ def test_strip_controls(data, kept):
 def test_collapse_returns_leaves_plain_text_alone():
     data = b"a\nb\n" * 1000
     assert collapse_returns(data) is data
+
+
+def test_a_served_models_streams_stay_apart_and_its_stdout_comes_byte_by_byte(pipe):
+    drain, out = pipe
+    read, err = os.pipe()
+    console = Console({}, out=out, err=err)
+    console.pass_on(b"50%\r\x1b[1mhalf a", 1)
+    assert drain() == b"50%\r\x1b[1mhalf a"
+    console.pass_on(b"to stderr\n", 2)
+    assert os.read(read, 100) == b"to stderr\n" and drain() == b""
+    os.close(read)
+    os.close(err)
+
+
+def test_a_served_model_goes_on_where_its_stdout_is_full_or_was_never_open():
+    full, closed = os.open("/dev/full", os.O_WRONLY), os.open(os.devnull, os.O_RDONLY)
+    for out in (full, closed):
+        Console({}, out=out, err=closed).pass_on(b"said\n", 1)
+        with pytest.raises(OutputError):
+            Console({}, out=out, err=closed).result(b"said\n")
+        os.close(out)
+
+
+def test_a_reader_of_a_served_models_stdout_that_went_away_is_told_apart():
+    read, write = os.pipe()
+    os.close(read)
+    with pytest.raises(BrokenPipeError):
+        Console({}, out=write).pass_on(b"said\n", 1)
+    os.close(write)
+
+
+def test_our_line_after_half_a_line_of_a_served_model_is_a_line_of_its_own(terminal):
+    drain, both = terminal
+    console = Console({"TERM": "xterm"}, out=both, err=both)
+    console.pass_on(b"half", 1)
+    console.info("Serving")
+    assert drain() == b"half\nServing\n"
