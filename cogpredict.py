@@ -5049,7 +5049,8 @@ def render_certificates(settings: BuildSettings) -> list[str]:
     files = f"{CERTIFICATES}/cog-ca-cert*.crt"
     return [
         f"COPY {BUILD_FOLDER}/certificates/ {CERTIFICATES}/",
-        f"RUN if command -v update-ca-certificates >/dev/null; then update-ca-certificates; "
+        f"RUN if command -v update-ca-certificates >/dev/null; then old=$(cat {CERTIFICATE_BUNDLE}); "
+        f"update-ca-certificates; printf '%s\\n' \"$old\" >> {CERTIFICATE_BUNDLE}; "  # what was just put in there
         f"else mkdir -p /etc/ssl/certs && cat {files} >> {CERTIFICATE_BUNDLE}; fi",
         *render_environment({"SSL_CERT_FILE": CERTIFICATE_BUNDLE, "REQUESTS_CA_BUNDLE": CERTIFICATE_BUNDLE,
                              "PIP_CERT": CERTIFICATE_BUNDLE}),

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -230,6 +232,17 @@ def test_certificates_in_every_form(tmp_path: Path) -> None:
 def test_what_is_no_certificate_is_refused(value: str, tmp_path: Path) -> None:
     with pytest.raises(cog.UsageError, match="COG_CA_CERT holds no certificate"):
         read_settings({"COG_CA_CERT": value}, tmp_path)
+
+
+def test_authorities_that_a_base_has_only_in_its_bundle_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, tool = tmp_path / "bundle.crt", tmp_path / "update-ca-certificates"
+    bundle.write_text("own\\n\n")
+    tool.write_text(f"#!/bin/sh\necho made anew > {bundle}\n")
+    tool.chmod(0o755)
+    step = steps(render(cog.BuildSettings(ca_certificates=(CERTIFICATE,))), "RUN")[0]
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    subprocess.run(["sh", "-ec", step[4:].replace(cog.CERTIFICATE_BUNDLE, str(bundle))], check=True)
+    assert bundle.read_text() == "made anew\nown\\n\n"
 
 
 def test_certificates_are_trusted_before_anything_is_fetched() -> None:
