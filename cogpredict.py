@@ -1293,8 +1293,11 @@ def compose_yaml(text: str, file_name: str) -> Any:
     """The root node of a YAML text, None when it is empty. Raises ConfigError: not YAML, or not one document."""
     import re
 
-    from yaml.error import MarkedYAMLError, YAMLError
-
+    try:
+        from yaml.error import MarkedYAMLError, YAMLError
+    except ImportError as error:
+        raise CogError("cogpredict.py needs PyYAML to read a cog.yaml",
+                       hint="python3 -m pip install PyYAML; cog.pyz has it inside") from error
     try:
         return read_yaml_nodes(text.lstrip("\ufeff"))
     except RecursionError as error:

@@ -1,6 +1,7 @@
 """cog.yaml to Config: what is accepted, what is refused and in which words, what the table makes of it."""
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Callable
 
@@ -439,3 +440,10 @@ def test_the_label_has_the_completed_config_without_empty_fields() -> None:
         "build": {"gpu": True, "python_version": "3.11", "run": [{"command": "a"}], "cuda": "11.8", "cudnn": "8"},
         "predict": "r.py:R", "environment": ["B=2", "A=1"],
     }
+
+
+def test_the_source_alone_says_that_it_needs_pyyaml(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "yaml.error", None)
+    with pytest.raises(cog.CogError, match="needs PyYAML") as caught:
+        cog.compose_yaml("a: b", "cog.yaml")
+    assert "pip install PyYAML" in caught.value.hint
