@@ -13273,7 +13273,8 @@ def build_hint(message: str) -> str:
 # In: a started host and a request. Out: the runtime's final response. Up to 0.16 that comes through a webhook into the
 # lane, and what the model prints on the container's streams. From 0.17 on a webhook of whatever kind makes the runtime
 # copy the whole log for each line: there the request stays open until its answer, which has the log, and a second one
-# beside it asks what there is so far: as server-sent events where the model offers them, else every now and then.
+# beside it asks what there is so far: as server-sent events where the model offers them, else every now and then. Only
+# for text without such events there is a webhook still, as the answer to a failure has nothing of what came before it.
 
 SETTLED = ("READY", "BUSY", "SETUP_FAILED", "DEFUNCT", "UNHEALTHY")
 FINAL = ("succeeded", "failed", "canceled")
@@ -13318,6 +13319,10 @@ class Progress:
         self.show: Callable[[list[Any]], None] | None = None
         self.logs = LogTail(log)
         self._shown = 0
+
+    def is_over(self) -> bool:
+        """Whether the last response is here."""
+        return self.final is not None
 
     def hook(self, event: JSON) -> None:
         """Take one webhook, or the answer to the request."""
@@ -13390,7 +13395,7 @@ def post_prediction(host: Host, request: Request, progress: Progress) -> None:
     """Post the prediction; its end comes to `progress` through a webhook. Raises InputError, ModelGone."""
     import json
 
-    events = ["output"] * request.live + ["logs"] * request.logged + ["completed"]
+    events = ["output"] * (request.live and not request.logged) + ["completed"]
     body = {"id": request.id, **request.body, "webhook": request.hook, "webhook_events_filter": events}
     give_up = time.monotonic() + BUSY_LIMIT
     while True:
@@ -13627,17 +13632,18 @@ def run_prediction(host: Host, request: Request, progress: Progress, lane: Lane)
     """
     progress.logs.wanted = request.logged or host.inline
     call: Call | None = None
-    ended, received = (lambda: progress.final is not None), (lambda: lane.received)
+    host.spoken = Spoken() if request.logged and not host.inline else None
+    ended = progress.is_over
     try:
         if host.inline or (request.logged and (request.streamed or not request.live)):
-            host.spoken = None if host.inline else Spoken()
             call = made = Call(host, request, progress, lane)
-            ended, received = made.turn, (lambda: lane.received + made.received)
-            await_end(host, request, ended, received)
+            ended = made.turn
+            await_end(host, request, ended, lambda: lane.received + made.received)
             host.wait(lambda: made.glance.go_on() or host.gone, time.monotonic() + GLANCE_LAST)
         else:
             post_prediction(host, request, progress)
-            await_end(host, request, ended, received)
+            glance = Glance(host, request, progress, lane)
+            await_end(host, request, lambda: glance.go_on() and progress.is_over(), lambda: lane.received)
         if progress.final is not None:
             host.wait(lambda: not lane.open_uploads() or host.gone)
         host.drain()
@@ -13648,17 +13654,20 @@ def run_prediction(host: Host, request: Request, progress: Progress, lane: Lane)
             cancel_prediction(host, request, ended)
         raise
     finally:
-        show_rest(host, progress)
+        show_rest(host, progress, complete=progress.final is not None and call is None)
     if progress.final is None:
         raise ModelGone(f"the {request.noun} has no end: {host.ended()}")
     return progress.final
 
 
-def show_rest(host: Host, progress: Progress) -> None:
-    """Show what the model printed and no response had: from 0.17 on the answer that tells a failure has no log."""
+def show_rest(host: Host, progress: Progress, *, complete: bool) -> None:
+    """Show what the model printed and no response had: from 0.17 on the answer that tells a failure has no log.
+
+    `complete`: the last response had it all.
+    """
     if host.spoken is not None:
         missing = host.spoken.count - progress.logs.count
-        if missing > 0 and (progress.final or {}).get("status") != "succeeded":
+        if missing > 0 and not complete and (progress.final or {}).get("status") != "succeeded":
             progress.logs.show(host.spoken.last(missing))
         host.spoken.close()
 

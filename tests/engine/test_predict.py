@@ -130,6 +130,15 @@ def test_the_last_words_of_a_prediction_that_fails_are_shown(cog, images, versio
     assert [line.strip() for line in done.err.splitlines() if line.strip() in words] == words
 
 
+@each_version
+@pytest.mark.parametrize("fail_after", ["-1", "3"])
+def test_text_and_log_lines_come_once_each(cog, images, version, fail_after):
+    done = cog("predict", images("stream", version), "-i", "text=a b c d", "-i", "delay=0.3", "-i", "talk=true", "-i",
+               f"fail_after={fail_after}")
+    assert (done.code, done.out) == ((0, "a b c d\n") if fail_after == "-1" else (1, "a b c\n"))
+    assert re.findall("next: .", done.err) == ["next: a", "next: b", "next: c", "next: d"]
+
+
 @pytest.mark.parametrize("version, kind, message", [
     ("0.16.12", "nan", "Error: Out of range float values are not JSON compliant"),
     ("0.9.26", "nan", "Error: Out of range float values are not JSON compliant"),
