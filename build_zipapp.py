@@ -65,10 +65,10 @@ sys.exit(cogpredict.main())
 '''
 
 # Runs under each Python of the set: (source, target, name in tracebacks) lines in, .pyc files out. The hash in the
-# header is never checked, so that no time stamp gets into the archive. Docstrings and annotations of functions stay in
-# the source alone, and so do the columns for a traceback's carets (no_debug_ranges): a third of the archive. So do
-# the classes in functions' names and the line numbers: a traceback names a function and where it begins. For PyYAML it
-# names the function.
+# header is never checked, so that no time stamp gets into the archive. Docstrings and annotations stay in the source
+# alone, and so do the columns for a traceback's carets (no_debug_ranges): a third of the archive. So do the classes in
+# functions' names and the line numbers: a traceback names a function and where it begins. For PyYAML it names the
+# function. A NamedTuple takes as long for each annotation that is a text as for all the rest of a field.
 COMPILE = """
 import ast, marshal, sys, types
 from importlib.util import MAGIC_NUMBER, source_hash
@@ -82,6 +82,9 @@ def parse(text):
             node.returns = None
         if isinstance(node, ast.arg):
             node.annotation = None
+        if isinstance(node, ast.AnnAssign):
+            node.annotation = ast.copy_location(ast.Name("int", ast.Load()), node)
+    tree.body = [node for node in tree.body if getattr(node, "module", "") != "__future__"]
     return tree
 def slim(code, own):
     change = {"co_consts": tuple(slim(each, own) if isinstance(each, types.CodeType) else each
@@ -110,8 +113,6 @@ for line in sys.stdin.read().splitlines():
 
 DESCRIBE = """
 import sys
-import gc
-gc.set_threshold(50_000)  # what is loaded now stays: searching it for garbage again and again takes 5 ms
 from importlib.util import MAGIC_NUMBER
 folder = "py/%s-%s" % (sys.implementation.cache_tag, MAGIC_NUMBER[:2].hex())
 print(sys.implementation.name, "%d.%d.%d" % sys.version_info[:3], folder, sys.executable, sep="\\t")
