@@ -5865,8 +5865,8 @@ def parse_environment(options: Options, environ: Mapping[str, str], read: Callab
 # What a 0.17 or newer runtime's own log has: warnings, what the model prints, and which files it gives. Fields of a
 # line tell the latter two apart.
 RUNTIME_FILTER = ("coglet=warn,coglet::setup=info,coglet::user=info,coglet_worker=warn,coglet_worker::schema=off,"
-                  "coglet_worker::protocol=off,coglet::prediction[{source}]=info,"
-                  "coglet::orchestrator[{filename}]=debug")
+                  "coglet_worker::protocol=off,coglet::prediction[{source}]=info")
+FILE_NOTICES = "coglet::orchestrator[{filename}]=debug"
 
 
 def server_environment(image: Mapping[str, str], user: Mapping[str, str], environ: Mapping[str, str], port: int,
@@ -5886,7 +5886,8 @@ def server_environment(image: Mapping[str, str], user: Mapping[str, str], enviro
     if debug:
         variables["COG_LOG_LEVEL"] = "debug"
     if "RUST_LOG" in environ or not (debug or serving):
-        variables["RUST_LOG"] = environ.get("RUST_LOG", RUNTIME_FILTER)
+        log = environ.get("RUST_LOG", RUNTIME_FILTER)
+        variables["RUST_LOG"] = log if serving else f"{log},{FILE_NOTICES}"
     variables.update(user)
     variables["PORT"] = str(port)
     for name in ("NO_PROXY", "no_proxy"):

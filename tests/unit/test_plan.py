@@ -89,7 +89,8 @@ def test_variables_come_from_files_flags_and_the_environment():
 
 def test_no_proxy_stands_between_the_model_and_itself():
     made = server_environment({"no_proxy": "a"}, {"NO_PROXY": "localhost"}, {"RUST_LOG": "info"}, 81, debug=True)
-    assert made == {"LOG_FORMAT": "console", "COG_LOG_LEVEL": "debug", "COG_MAX_CONCURRENCY": "1", "RUST_LOG": "info",
+    assert made == {"LOG_FORMAT": "console", "COG_LOG_LEVEL": "debug", "COG_MAX_CONCURRENCY": "1",
+                    "RUST_LOG": "info,coglet::orchestrator[{filename}]=debug",
                     "NO_PROXY": "localhost,127.0.0.1", "no_proxy": "a,127.0.0.1,localhost", "PORT": "81"}
 
 
