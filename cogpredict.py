@@ -11344,22 +11344,15 @@ class Host:
     def drain(self) -> None:
         """Wait, within bounds, until what the model printed has been shown."""
 
-    def interrupt(self) -> None:
-        """Send the model a SIGINT, the one signal that a served one heeds."""
-        raise NotImplementedError
-
     def stop(self, seconds: float) -> None:
-        """Ask the model to end, and wait until it has, for so long at most. `close` is still to be called."""
-        try:
-            if self.health and not self.gone:
-                self.open("POST", "/shutdown")
-            else:
-                self.interrupt()
-        except (CogError, OSError) as error:
-            self._console.debug(f"stop: {error}")
-        self.wait(lambda: self.gone, time.monotonic() + seconds)
-        if self.gone:
-            self.ended()
+        """Ask a model that has been set up to end, and wait until it has, for so long at most.
+
+        `close` is still to be called.
+        """
+        if self.health not in ("", "STARTING") and not self.gone:
+            self.open("POST", "/shutdown")
+            if self.wait(lambda: self.gone, time.monotonic() + seconds):
+                self.drain()
 
     def close(self) -> None:
         """End the model, and everything that was opened for it."""
@@ -11496,10 +11489,23 @@ class ContainerHost(Host):
         self.loop.add(ended, lambda data: self._on_exit(ended.feed(data)), self._on_wait_end)
 
     def _fill(self, plan: Plan) -> None:
-        """Give the container, before it starts, what it does not get by a mount."""
+        """Give the container, before it starts, what it does not get by a mount. Raises ProjectUnseen."""
         if plan.project and plan.project.copied:
             tar = copy_project(plan.project.folder, extra_files=plan.project.files, warn=self._console.warn)
             self._engine.container_put_archive(self._container, "/src", tar)
+        elif self.served:  # once it runs, its port is taken for a while
+            self._look_first(plan)
+
+    def _look_first(self, plan: Plan) -> None:
+        """Compare a file of the project at both ends before the container starts. Raises ProjectUnseen."""
+        self._seen, project = True, plan.project
+        if project is not None and not project.copied:
+            name = next(iter(project.files))
+            tar = self._engine.container_get_archive(self._container, f"/src/{name}")
+            if tar is None or first_file(tar) != project.files[name]:
+                self._engine.container_remove(self._container)
+                self._container, self._is_starting = "", False
+                raise ProjectUnseen(f"the engine does not see {project.folder}")
 
     def _start_helper(self) -> None:
         """Run the helper, with the next interpreter if the image lacks the last. Raises ModelGone: none is left."""
@@ -11592,11 +11598,6 @@ class ContainerHost(Host):
     def exit_status(self) -> int | None:
         """The exit code of the container. To be asked after `ended`."""
         return self.exit_code
-
-    def interrupt(self) -> None:
-        """Send the model a SIGINT. Raises EngineError."""
-        if self._container and self.exit_code is None:
-            self._engine.container_kill(self._container, signal="INT")
 
     def ended(self) -> str:
         """What became of the container, in words."""
@@ -11740,14 +11741,7 @@ class ExecHost(ContainerHost):
     def _fill(self, plan: Plan) -> None:
         """Look for the project before the command can do anything. Raises ProjectUnseen."""
         super()._fill(plan)
-        self._seen, project = True, plan.project
-        if project is not None and not project.copied:
-            name = next(iter(project.files))
-            tar = self._engine.container_get_archive(self._container, f"/src/{name}")
-            if tar is None or first_file(tar) != project.files[name]:
-                self._engine.container_remove(self._container)
-                self._container, self._is_starting = "", False
-                raise ProjectUnseen(f"the engine does not see {project.folder}")
+        self._look_first(plan)
 
     def _start_helper(self) -> None:
         """Bring up the leash, once the command has what it reads; without a leash the guardian remains."""
@@ -12623,14 +12617,6 @@ class ProcessHost(Host):
             raise LanePortTaken(f"port {self._plan.ports.lane} is taken: {hello.get('error', '')}")
         if hello and not hello.get("spawned"):
             raise ModelGone(f"the model's Python cannot be started: {hello.get('error', '')}")
-
-    def interrupt(self) -> None:
-        """Send the model a SIGINT. Raises OSError."""
-        import signal
-
-        spawned = self.link.hello.get("spawned") if self.link is not None else 0
-        if spawned and not self.gone:
-            os.kill(spawned, signal.SIGINT)
 
     def ended(self) -> str:
         """What became of the model, in words."""
@@ -15300,7 +15286,7 @@ def serve_model(host: Host, options: Options, world: World) -> int:
         world.loop.run(lambda: host.gone)
         host.drain()
         ended = host.ended()
-    except (Interrupted, ProjectUnseen):
+    except Interrupted:
         host.stop(STOP_GRACE)
         raise
     finally:

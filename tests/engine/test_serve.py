@@ -17,6 +17,8 @@ import make_image
 import pytest
 from servedmodel import READY, Served, ask, find_port, is_open, needs_ipv6, wait_until
 
+import cogpredict
+
 ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def serve(command, tmp_path):
@@ -215,7 +217,9 @@ def test_an_end_during_setup_leaves_nothing(images, serve, number):
     served = serve(images("badsetup", "0.23.1"), "-e", "BADSETUP=hang")
     served.wait_for("loading the weights")
     assert len(list_publishing(served.port)) == 1
+    began = time.monotonic()
     assert served.end(number) == -number
+    assert time.monotonic() - began < cogpredict.STOP_GRACE, "it is killed, not asked"
     wait_until(lambda: not list_publishing(served.port), 2)
 
 
