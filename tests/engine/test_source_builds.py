@@ -223,6 +223,31 @@ def test_choices_of_an_installed_package_come_from_the_image(model, name):
     assert "choices expression cannot be statically resolved" in err
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_whatever_ends_the_asking_leaves_no_container(model, command, number):
+    run = model("echo")
+    change(run.project, "from cog", "import time\ntime.sleep(61)\nfrom cog", "predict.py")
+    change(run.project, 'default="world"', 'default="en", choices=time.tzname', "predict.py")
+
+    def askers() -> list[str]:
+        found = make_image.Engine().call("GET", "/containers/json", {"all": 1})
+        return [each["Id"] for each in found if "base64" in each["Command"]]
+
+    before = askers()
+    child = subprocess.Popen([*command, "predict"], cwd=run.project, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not set(askers()) - set(before):
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(1)
+    child.send_signal(number)
+    assert child.wait(10) == -number
+    deadline = time.monotonic() + 4
+    while left := set(askers()) - set(before):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
