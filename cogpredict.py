@@ -8612,8 +8612,8 @@ class Engine(Wire):
             if error.status != 409 or "already in progress" not in error.message:
                 raise
 
-    def detached_remove(self, name: str) -> bool:
-        """Whether a container is surely gone, asked and removed by a process that outlives ours.
+    def detached_remove(self, name: str, image: str = "") -> bool:
+        """Whether a container and an image are surely gone, asked and removed by a process that outlives ours.
 
         Nothing of this process is used but `descriptors`. One that is not there may still be in the making, so that
         it is asked for during a while.
@@ -8625,6 +8625,8 @@ class Engine(Wire):
         try:
             while time.monotonic() < deadline and not fresh._removed_now(name):
                 time.sleep(0.1)
+            if image:
+                fresh.image_remove(image, prune=False)
         except CogError:
             return False
         finally:
@@ -15459,7 +15461,9 @@ def build_labelled(engine: Engine, name: str, labels: Mapping[str, str], files: 
     import hashlib
 
     digest = hashlib.sha256(repr(words).encode())
-    unlabelled = f"cog-{os.urandom(6).hex()}:unlabelled"
+    run = f"cog-{os.urandom(6).hex()}"
+    unlabelled = f"{run}:unlabelled"
+    guardian = Guardian(lambda: engine.detached_remove(run, unlabelled), engine.descriptors())
     # With one label, so that removing it takes no step that changes files out of Podman's cache.
     query = {**build_query(options, world), "t": unlabelled, "labels": '{"run.cog.has_init":"true"}'}
     try:
@@ -15470,6 +15474,7 @@ def build_labelled(engine: Engine, name: str, labels: Mapping[str, str], files: 
         return label_image(engine, unlabelled, name, {**labels, DIGEST_LABEL: digest.hexdigest()}, options, world)
     finally:
         remove_image(engine, unlabelled, world.console, prune=False)
+        guardian.dismiss()
 
 
 def cmd_build(options: Options, world: World) -> int:

@@ -1,7 +1,6 @@
 """`cog.pyz predict IMAGE` on a real engine with the runtimes that images carry."""
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import http.client
@@ -12,11 +11,11 @@ import shutil
 import signal
 import socket
 import subprocess
-import threading
 import time
 
 import make_image
 import pytest
+from cutter import Cutter
 
 VERSIONS = make_image.VERSIONS
 NEWEST = VERSIONS[-1]
@@ -344,40 +343,6 @@ def test_a_tar_that_is_none(cog, tmp_path):
 def test_a_full_disk_is_an_output_error(cog, images):
     done = cog("predict", images("echo", NEWEST), "-o", "/dev/full")
     assert done.code == 7 and "No space left" in done.err.replace("no space", "No space")
-
-
-class Cutter:
-    """A unix socket that leads to the engine until it is cut: then nothing does any more."""
-
-    def __init__(self, path):
-        self.path, self._ends = str(path), []
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.path)
-        self._listener.listen(50)
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self):
-        with contextlib.suppress(OSError):
-            while True:
-                near, far = self._listener.accept()[0], socket.socket(socket.AF_UNIX)
-                far.connect(os.environ["DOCKER_HOST"].partition("://")[2])
-                self._ends += [near, far]
-                for source, goal in ((near, far), (far, near)):
-                    threading.Thread(target=self._carry, args=(source, goal), daemon=True).start()
-
-    @staticmethod
-    def _carry(source, goal):
-        with contextlib.suppress(OSError):
-            while data := source.recv(1 << 16):
-                goal.sendall(data)
-            goal.shutdown(socket.SHUT_WR)
-
-    def cut(self):
-        os.unlink(self.path)
-        for end in [self._listener, *self._ends]:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
 
 
 @pytest.mark.parametrize("seconds, until", [("30", "Starting"), ("0", "Running prediction")])
