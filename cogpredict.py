@@ -8537,10 +8537,8 @@ class Engine(Wire):
 
     def image_remove(self, image: str, *, force: bool = False, prune: bool = True) -> None:
         """DELETE /images/{name}. One that is gone is success; raises EngineError: 409, a container uses it.
-
-        Without `prune` what it was built on stays, which is Podman's cache for the next build.
-        """
-        query = {**({"force": "1"} if force else {}), **({} if prune else {"noprune": "1"})}
+        Without `prune` what it was built on stays, which is Podman's cache for the next build."""
+        query = {key: "1" for key, wanted in (("force", force), ("noprune", not prune)) if wanted}
         self._read("DELETE", f"/images/{image}", query, also=(404,))
 
     def image_tag(self, image: str, repository: str, tag: str) -> None:
