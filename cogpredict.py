@@ -607,7 +607,7 @@ FLAGS: dict[str, tuple[str, str, Any, str]] = {
     "timestamp": ("--timestamp", "SECONDS", "text", "build: does nothing yet"),
     "strip": ("--strip", "", "flag", "build: does nothing yet"),
     "precompile": ("--precompile", "", "flag", "build: does nothing yet"),
-    "separate_weights": ("--separate-weights", "", "flag", "build: does nothing yet"),
+    "separate_weights": ("--separate-weights", "", "flag", "build: files of weights get a layer of their own"),
     "port": ("-p --port", "PORT", "port", "serve: the port to listen on (default 8393, 0: a free one)"),
     "host": ("--host", "ADDRESS", "address", "serve: the address to listen on (default 127.0.0.1)"),
     "upload_url": ("--upload-url", "URL", "url", "serve: where the model uploads its output files"),
@@ -628,8 +628,8 @@ EXEC_ABOUT = ("Run a command in the environment of the model in this folder, whi
 ALWAYS = ("debug", "no_color", "quiet")
 DOCKERFILE_FLAGS = ("file", "base_image", "use_cog_base_image", "use_cuda_base_image")
 OF_OLD = ("--skip-schema-validation", "--x-fast", "--x-localimage")  # of other builds, without a meaning here
-NOT_YET = ("timestamp", "strip", "precompile", "separate_weights")
-BUILD_FLAGS = ("tag", "secret", "build_arg", *NOT_YET)
+NOT_YET = ("timestamp", "strip", "precompile")
+BUILD_FLAGS = ("tag", "secret", "build_arg", "separate_weights", *NOT_YET)
 URL_FLAGS = ("url", "token_env")
 SERVE_FLAGS = ("port", "host", "upload_url")
 PREDICT_FLAGS = tuple(flag for flag in FLAGS if flag not in ("as_json", "publish", *BUILD_FLAGS, *SERVE_FLAGS))
@@ -652,7 +652,7 @@ COMMAND_FLAGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "build": ("Build the image of the model in this folder.",
               (*BUILD_FLAGS, *DOCKERFILE_FLAGS, "no_cache", "openapi_schema", "engine", "platform", "progress",
                *ALWAYS)),
-    "debug": ("Print the Dockerfile of the model in this folder.", (*DOCKERFILE_FLAGS, *ALWAYS)),
+    "debug": ("Print the Dockerfile of the model in this folder.", (*DOCKERFILE_FLAGS, "separate_weights", *ALWAYS)),
     "inspect": ("Show the inputs and the output of IMAGE, or of the model in this folder.",
                 ("as_json", *DOCKERFILE_FLAGS, "openapi_schema", "engine", "platform", "pull", "progress", *URL_FLAGS,
                  *ALWAYS)),
@@ -4842,6 +4842,7 @@ def describe_inputs(values: JSON, schema: InputSchema | None) -> JSON:
 # A CUDA base has no Python of its own: it is copied from the official image of the same C library, its shared
 # libraries come from the distribution. Pure but for read_build_settings.
 
+WEIGHTS_FOLDER, PROJECT_FOLDER = ".cog/weights/", ".cog/project/"  # in a context that keeps weights apart
 BUILD_FOLDER = ".cog/build"  # in the context, with the Dockerfile in it; never on disk
 COPIED = "/tmp/cog"  # where the image holds those files
 PIP_MOUNTS = "--mount=type=cache,target=/root/.cache/pip"
@@ -4871,6 +4872,7 @@ class BuildSettings(NamedTuple):
     runtime: tuple[str, ...] = ()  # words for pip; a local wheel by its file name
     wheels: tuple[tuple[str, bytes], ...] = ()  # those local wheels
     for_development: bool = False  # the project is mounted at /src, so it is not copied
+    weights: frozenset[str] = frozenset()  # paths of the project that get a layer of their own, before all else
 
 
 # -- images
@@ -4984,8 +4986,10 @@ def render_dockerfile(config: Config, settings: BuildSettings) -> str:
     lines.append('CMD ["python","-m","cog.server.http"]')
     if not settings.for_development:
         renamed = f" && cp {quote_shell(f'/src/{config.file_name}')} /src/cog.yaml"
-        lines += ["COPY . /src", f"RUN rm -rf /src/{BUILD_FOLDER} && {{ rmdir /src/.cog 2>/dev/null || true; }}"
-                                 f"{renamed if config.file_name != 'cog.yaml' else ''}"]
+        lines += ([f"COPY {folder} /src/" for folder in (WEIGHTS_FOLDER, PROJECT_FOLDER)] if settings.weights else
+                  ["COPY . /src"])
+        lines += [f"RUN rm -rf /src/{BUILD_FOLDER} && {{ rmdir /src/.cog 2>/dev/null || true; }}"
+                  f"{renamed if config.file_name != 'cog.yaml' else ''}"]
     return "\n".join(lines) + "\n"
 
 
@@ -5482,6 +5486,7 @@ class Member(NamedTuple):
 
     path: str
     entry: os.DirEntry[str]
+    folder: str = ""  # of the context, that it goes to
 
 
 class OpenFolder:
@@ -5552,13 +5557,15 @@ def unreadable(path: str, error: OSError) -> UsageError:
 
 
 def read_context(folder: str, rules: IgnoreRules, *, extra_files: Mapping[str, bytes] | None = None,
-                 omit: Collection[str] = (".cog",), warn: Callable[[str], None] = lambda text: None,
+                 omit: Collection[str] = (".cog",), weights: Collection[str] = (),
+                 warn: Callable[[str], None] = lambda text: None,
                  note: Callable[[bytes], object] | None = None) -> Iterator[bytes]:
     """A folder as a tar stream, in pieces of some 256 KiB.
 
     First the extra files, which stand in for the folder's own of the same path; then what the rules let through but for
-    the paths in `omit`. Sockets and devices are left out with a warning; so is what vanishes. `note` gets all of it but
-    the files' times, which a builder does not look at either.
+    the paths in `omit`. Where there are `weights`, these go to WEIGHTS_FOLDER and the rest to PROJECT_FOLDER. Sockets
+    and devices are left out with a warning; so is what vanishes. `note` gets all of it but the files' times, which a
+    builder does not look at either.
     Raises UsageError: a file cannot be read.
     """
     extra = dict(extra_files or {})
@@ -5566,6 +5573,8 @@ def read_context(folder: str, rules: IgnoreRules, *, extra_files: Mapping[str, b
     if note:
         note(b"".join(parts))
     for member in walk_context(folder, rules, {*omit, *extra}):
+        if weights:
+            member = member._replace(folder=WEIGHTS_FOLDER if member.path in weights else PROJECT_FOLDER)
         for number, piece in enumerate(read_member(member, warn)):
             if note:
                 note(piece if number else untimed(piece))
@@ -5576,6 +5585,24 @@ def read_context(folder: str, rules: IgnoreRules, *, extra_files: Mapping[str, b
                 parts.clear()
                 size = 0
     yield b"".join([*parts, TAR_END])
+
+
+def is_weight(path: str, size: int) -> bool:
+    """Whether a file is taken for weights: 10 MiB or more, and by its name no code, text, picture, sound or wheel.
+
+    >>> is_weight("model.bin", 1 << 24), is_weight("model.bin", 1), is_weight("cat.mp4", 1 << 24)
+    (True, False, False)
+    """
+    name = os.path.basename(path)
+    family = mime_of(name).partition("/")[0]
+    code = name.endswith((".py", ".pyc", ".ipynb", ".so", ".whl", ".log", ".ts"))
+    return size >= 10 << 20 and not code and family not in ("image", "video", "audio", "text")
+
+
+def find_weights(folder: str, rules: IgnoreRules) -> frozenset[str]:
+    """The paths of a folder's weights, as far as the rules let them through. Raises UsageError: it cannot be read."""
+    return frozenset(path for path, entry, _ in walk_context(folder, rules, (".cog", ".git"))
+                     if entry.is_file(follow_symlinks=False) and is_weight(path, entry.stat().st_size))
 
 
 def copy_project(folder: str, *, extra_files: Mapping[str, bytes] | None = None,
@@ -5595,8 +5622,8 @@ def read_member(member: Member, warn: Callable[[str], None]) -> Iterable[bytes]:
     """One file, folder or link as pieces of a tar. Raises UsageError: it cannot be read."""
     from stat import S_ISDIR, S_ISLNK, S_ISREG
 
-    path, entry = member
-    name = os.fsencode(path)
+    path, entry, _ = member
+    name = os.fsencode(member.folder + path)
     try:
         info = entry.stat(follow_symlinks=False)
         kind, mode, mtime = info.st_mode, info.st_mode & 0o7777, int(info.st_mtime)
@@ -14856,8 +14883,12 @@ def read_settings(config: Config, options: Options, world: World, *, for_develop
     settings = read_build_settings(config, world.environ, world.cwd, os.uname().machine)
     for name, _ in settings.wheels:
         world.console.info(f"Using local {name.partition('-')[0]} wheel: {name}")
+    weights = find_weights(config.project, read_rules(config.project)) if options.separate_weights else frozenset()
+    if options.separate_weights and not weights:
+        world.console.info("No files of weights of 10 MiB or more: there is no layer of their own")
     return settings._replace(
-        base_image=options.base_image or settings.base_image, use_cog_base_image=options.use_cog_base_image == "true",
+        weights=weights, base_image=options.base_image or settings.base_image,
+        use_cog_base_image=options.use_cog_base_image == "true",
         use_cuda_base_image=options.use_cuda_base_image != "false", for_development=for_development)
 
 
@@ -15418,12 +15449,20 @@ def label_image(engine: Engine, base: str, name: str, labels: dict[str, str], op
     return build_image(engine, world.console, query=query, context=context, quiet=True)
 
 
-def read_build_context(files: Mapping[str, bytes], config: Config, warn: Callable[[str], None],
-                       note: Callable[[bytes], object]) -> Iterator[bytes]:
+def read_rules(project: str) -> IgnoreRules:
+    """The rules of a project's .dockerignore. Raises UsageError: it cannot be read."""
+    path = os.path.join(project, ".dockerignore")
+    return parse_ignore(read_text(path)) if os.path.isfile(path) else IgnoreRules()
+
+
+def read_build_context(files: Mapping[str, bytes], config: Config, weights: Collection[str],
+                       warn: Callable[[str], None], note: Callable[[bytes], object]) -> Iterator[bytes]:
     """A project as its image gets it, with files of our making, as a tar. Raises UsageError: a bad .dockerignore."""
-    path = os.path.join(config.project, ".dockerignore")
-    rules = parse_ignore(read_text(path)) if os.path.isfile(path) else IgnoreRules()
-    return read_context(config.project, rules, extra_files=files, warn=warn, note=note)
+    if weights:
+        files = {name if name.startswith(BUILD_FOLDER) else PROJECT_FOLDER + name: data
+                 for name, data in files.items()}
+    return read_context(config.project, read_rules(config.project), extra_files=files, weights=weights, warn=warn,
+                        note=note)
 
 
 def check_ignore(project: str) -> None:
@@ -15439,7 +15478,7 @@ DIGEST_LABEL = "cog.pyz.build"  # the label whose value is the hash of all that 
 
 
 def find_built(engine: Engine, name: str, labels: Mapping[str, str], files: Mapping[str, bytes], config: Config,
-               words: Sequence[str]) -> str:
+               weights: Collection[str], words: Sequence[str]) -> str:
     """The id of the image of that name, if it was built from just this and has these labels; empty else."""
     import hashlib
 
@@ -15448,13 +15487,14 @@ def find_built(engine: Engine, name: str, labels: Mapping[str, str], files: Mapp
     if DIGEST_LABEL not in known or not labels.items() <= known.items():
         return ""
     digest = hashlib.sha256(repr(words).encode())
-    for _ in read_build_context(files, config, lambda text: None, digest.update):
+    for _ in read_build_context(files, config, weights, lambda text: None, digest.update):
         pass
     return str(found["Id"]) if digest.hexdigest() == known[DIGEST_LABEL] else ""
 
 
 def build_labelled(engine: Engine, name: str, labels: Mapping[str, str], files: Mapping[str, bytes], config: Config,
-                   words: Sequence[str], secrets: Mapping[str, bytes], options: Options, world: World) -> str:
+                   weights: Collection[str], words: Sequence[str], secrets: Mapping[str, bytes], options: Options,
+                   world: World) -> str:
     """The id of the image of a project with its source, built and labelled under a name. Raises BuildFailed."""
     import hashlib
 
@@ -15466,7 +15506,7 @@ def build_labelled(engine: Engine, name: str, labels: Mapping[str, str], files: 
     query = {**build_query(options, world), "t": unlabelled, "labels": '{"run.cog.has_init":"true"}'}
     try:
         build_image(engine, world.console, query=query,
-                    context=read_build_context(files, config, world.console.warn, digest.update),
+                    context=read_build_context(files, config, weights, world.console.warn, digest.update),
                     secrets={key: giver(value) for key, value in secrets.items()}, quiet=is_quiet(options))
         world.console.info("Adding labels to image...")
         return label_image(engine, unlabelled, name, {**labels, DIGEST_LABEL: digest.hexdigest()}, options, world)
@@ -15500,11 +15540,13 @@ def cmd_build(options: Options, world: World) -> int:
         files[".cog/openapi_schema.json"] = schema.encode()
         labels = model_labels(engine, config, schema, base_image(config, settings), world.environ)
         words = [options.platform, *bases, *given]
-        image = "" if options.no_cache else find_built(engine, names[0], labels, files, config, words)
+        image = "" if options.no_cache else find_built(engine, names[0], labels, files, config, settings.weights,
+                                                         words)
         if image:
             world.console.info("Nothing has changed since it was built")
         else:
-            image = build_labelled(engine, names[0], labels, files, config, words, secrets, options, world)
+            image = build_labelled(engine, names[0], labels, files, config, settings.weights, words, secrets, options,
+                                   world)
         for name in names[1:]:
             reference = parse_reference(name)
             engine.image_tag(names[0], reference.familiar(), reference.tag)

@@ -118,3 +118,24 @@ def test_what_has_not_changed_is_not_sent_to_the_builder(cog, project, tmp_path)
     assert done.code == 0 and done.out != first
     assert "Nothing has changed" in cog("build", "-t", f"{project}:1", "--secret", "id=a,env=HOME").err
     assert "Nothing has changed" not in cog("build", "-t", f"{project}:1", GITHUB_SHA="another").err
+
+
+def test_weights_keep_their_layer_when_the_source_changes(cog, project, tmp_path):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "a.bin").write_bytes(os.urandom(11 << 20))
+
+    def layers():
+        done = cog("build", "-t", project, "--separate-weights", timeout=400)
+        assert done.code == 0, done.err
+        return make_image.Engine().call("GET", f"/images/{project}/json", {})["RootFS"]["Layers"]
+
+    first = layers()
+    source = tmp_path / "predict.py"
+    source.write_text("import os\n" + source.read_text().replace(
+        '" ".join([text] * repeat)', 'str(os.path.getsize("weights/a.bin"))'))
+    second = layers()
+    same = sum(one == other for one, other in zip(first, second))
+    assert first != second and same == len(first) - 2  # all but the source and what tidies up behind it
+    assert cog("predict", project).out == f"{11 << 20}\n"
+    (tmp_path / "weights" / "a.bin").unlink()
+    assert "No files of weights" in cog("build", "-t", project, "--separate-weights").err

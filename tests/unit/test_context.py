@@ -295,3 +295,15 @@ def test_what_is_noted_leaves_out_times_alone(tmp_path: Path) -> None:
     (tmp_path / "folder" / "new").symlink_to("a")
     seen.append(note())
     assert len(set(seen)) == 4
+
+
+def test_weights_lie_apart_in_a_context(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    for name, size in (("models/a.bin", 10 << 20), ("models/b.bin", 100), ("c.mp4", 10 << 20), ("skip.bin", 10 << 20)):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)
+    weights = cogpredict.find_weights(str(tmp_path), cogpredict.parse_ignore("skip.bin"))
+    assert weights == {"models/a.bin"}
+    data = b"".join(cogpredict.read_context(str(tmp_path), cogpredict.parse_ignore("skip.bin"), weights=weights))
+    assert names(open_tar(data)) == [".cog/project/c.mp4", ".cog/project/models", ".cog/weights/models/a.bin",
+                                     ".cog/project/models/b.bin"]

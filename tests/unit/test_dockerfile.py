@@ -276,3 +276,8 @@ def test_pip_settings_of_files_yield_to_those_nearer(tmp_path: Path) -> None:
 def test_a_broken_pip_conf_is_left_to_pip(tmp_path: Path) -> None:
     (tmp_path / "pip.conf").write_text("nonsense\n")
     assert read_settings({"PIP_CONFIG_FILE": str(tmp_path / "pip.conf")}, tmp_path).pip_conf == ""
+
+
+def test_weights_are_copied_before_the_rest() -> None:
+    copies = steps(render(cog.BuildSettings(weights=frozenset({"a.bin"}))), "COPY")
+    assert copies == ["COPY .cog/weights/ /src/", "COPY .cog/project/ /src/"]
