@@ -14206,7 +14206,7 @@ class OutputStore:
         Raises PredictionFailed, OutputError, and StreamError: a file of the output never came.
         """
         try:
-            output = self._put_in_order(response.get("output"), uploads_at, given)
+            output = self._put_in_order(self._relocate(response.get("output"), uploads_at), uploads_at, given)
             return self._finish({**response, "output": output}, uploads_at, live)
         except RecursionError:
             raise StreamError("the model's output is nested too deeply") from None
@@ -14228,6 +14228,19 @@ class OutputStore:
             what = f'{self._plan.noun.capitalize()} failed with status "{status}"'
             raise PredictionFailed(what + (f": {error}" if error else ""))
         return self.written
+
+    def _relocate(self, value: Value, uploads_at: str) -> Value:
+        """The output with its uploads where we said they are; runtimes before 0.9 name the place that they sent to."""
+        from urllib.parse import unquote
+
+        if isinstance(value, list):
+            return [self._relocate(item, uploads_at) for item in value]
+        sent_to = uploads_at[:-len("out/")] + "up/"
+        if not (uploads_at and isinstance(value, str) and value.startswith(sent_to)):
+            return value
+        name = unquote(value[len(sent_to):])
+        number = next((number for number, staged in self._uploads.items() if staged.name == name), None)
+        return value if number is None else f"{uploads_at}{number}/{name}"
 
     def _put_in_order(self, output: Value, uploads_at: str, given: Sequence[str]) -> Value:
         """The output; if it is a list of just the files of these names, in their order. Of one name: as they came."""
