@@ -14132,6 +14132,23 @@ class OutputFile(NamedTuple):
     way: tuple[str, ...]  # fields and indices that lead to it
 
 
+def relocate(value: Value, uploads_at: str, numbers: Mapping[str, int]) -> Value:
+    """An output with its uploads where we said they are; runtimes before 0.9 name the place that they sent to.
+
+    >>> relocate(["http://x/up/a%20b"], "http://x/out/", {"a b": 3})
+    ['http://x/out/3/a b']
+    """
+    from urllib.parse import unquote
+
+    if isinstance(value, list):
+        return [relocate(item, uploads_at, numbers) for item in value]
+    sent_to = uploads_at[:-len("out/")] + "up/"
+    if not (uploads_at and isinstance(value, str) and value.startswith(sent_to)):
+        return value
+    name = unquote(value[len(sent_to):])
+    return f"{uploads_at}{numbers[name]}/{name}" if name in numbers else value
+
+
 class OutputStore:
     """Takes a model's files while it runs, and its response at the end. Use as a context manager.
 
@@ -14206,7 +14223,8 @@ class OutputStore:
         Raises PredictionFailed, OutputError, and StreamError: a file of the output never came.
         """
         try:
-            output = self._put_in_order(self._relocate(response.get("output"), uploads_at), uploads_at, given)
+            numbers = {staged.name: number for number, staged in self._uploads.items()}
+            output = self._put_in_order(relocate(response.get("output"), uploads_at, numbers), uploads_at, given)
             return self._finish({**response, "output": output}, uploads_at, live)
         except RecursionError:
             raise StreamError("the model's output is nested too deeply") from None
@@ -14228,19 +14246,6 @@ class OutputStore:
             what = f'{self._plan.noun.capitalize()} failed with status "{status}"'
             raise PredictionFailed(what + (f": {error}" if error else ""))
         return self.written
-
-    def _relocate(self, value: Value, uploads_at: str) -> Value:
-        """The output with its uploads where we said they are; runtimes before 0.9 name the place that they sent to."""
-        from urllib.parse import unquote
-
-        if isinstance(value, list):
-            return [self._relocate(item, uploads_at) for item in value]
-        sent_to = uploads_at[:-len("out/")] + "up/"
-        if not (uploads_at and isinstance(value, str) and value.startswith(sent_to)):
-            return value
-        name = unquote(value[len(sent_to):])
-        number = next((number for number, staged in self._uploads.items() if staged.name == name), None)
-        return value if number is None else f"{uploads_at}{number}/{name}"
 
     def _put_in_order(self, output: Value, uploads_at: str, given: Sequence[str]) -> Value:
         """The output; if it is a list of just the files of these names, in their order. Of one name: as they came."""
