@@ -7856,6 +7856,8 @@ def explain_dial(address: Address, error: OSError, environ: Mapping[str, str]) -
     what = f"cannot reach the engine at {address}: {error.strerror or error}"
     if isinstance(error, PermissionError) and address.scheme == "unix":
         return EngineUnreachable(what, hint=f"{who_may_open(address.path)}; {NO_ENGINE_HINT}")
+    if "has expired" in str(error):
+        return EngineUnreachable(what, hint="the engine needs a new certificate, or this machine's clock is wrong")
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return EngineUnreachable(what, hint="ca.pem in DOCKER_CERT_PATH must be the authority that signed it")
     if address.scheme == "tls" and type(error).__name__.startswith("SSL"):
@@ -8430,7 +8432,9 @@ class Wire:
         except (http.client.HTTPException, ConnectionError) as error:
             raise StreamError(f"{call}: the engine ended before it answered: {error}") from error
         except OSError as error:
-            raise EngineUnreachable(f"{call}: the engine does not answer: {error}") from error
+            hint = "it may have refused cert.pem in DOCKER_CERT_PATH: is it there, not expired, and of its authority?"
+            raise EngineUnreachable(f"{call}: the engine does not answer: {error}",
+                                    hint=hint if type(error).__name__.startswith("SSL") else "") from error
 
     def _read(self, method: str, path: str, query: Mapping[str, str] | None = None, body: JSON | None = None,
               **how: Any) -> bytes:
