@@ -8,23 +8,12 @@ server holds the whole of one in memory several times over. Wanted: no more than
 """
 import os
 import resource
-import subprocess
 import sys
 import tempfile
-import time
+
+from files import measured
 
 WANTED = 45.0  # MiB
-
-
-def measured(command):
-    """(seconds, peak MiB) of a command; its failure ends the benchmark."""
-    began = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    errors = child.stderr.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    if status:
-        sys.exit(f"{command} failed:\n{errors.decode()}")
-    return time.perf_counter() - began, usage.ru_maxrss / 1024
 
 
 def main():
