@@ -45,6 +45,9 @@ if sys.version_info < {oldest}:
     sys.stderr.write("cog.pyz needs Python {oldest[0]}.{oldest[1]} or newer; %s is Python %d.%d\\n"
                      % ((sys.executable,) + sys.version_info[:2]))
     sys.exit(2)
+import _signal
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # a Ctrl-C while this loads is no traceback
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 if sys.argv[1:] == ["--version"]:
     sys.stdout.write({version!r} + "\\n")
     sys.exit()

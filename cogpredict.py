@@ -170,8 +170,11 @@ class CommandMissing(ExecFailed):
     exit_code = 127
 
 
-class Interrupted(CogError):
-    """SIGINT or SIGTERM. main cleans up and then dies by the signal itself."""
+class Interrupted(BaseException):
+    """SIGINT, SIGTERM or SIGHUP: no CogError, lest one who makes do without something passes over it.
+
+    main cleans up and then dies by the signal itself.
+    """
 
     def __init__(self, signal_number: int) -> None:
         super().__init__("interrupted")
@@ -10425,7 +10428,7 @@ class Loop:
 
     def __init__(self) -> None:
         self._sources: list[Source] = []
-        self._error: CogError | None = None
+        self._error: CogError | Interrupted | None = None
         self._held_since = 0.0  # when the error came, monotonic
         self._busy = False
 
@@ -10455,14 +10458,19 @@ class Loop:
         for source in list(self._sources):
             self.remove(source)
 
-    def interrupt(self, error: CogError, *, now: bool = True) -> None:
+    def interrupt(self, error: CogError | Interrupted, *, now: bool = True) -> None:
         """Have `run` raise this where nothing is half done; outside of it, or while it waits, raise it at once.
 
-        Without `now` only `run` does, as soon as it is called.
+        Without `now` only `run` does, as soon as it is called; or `resume`.
         """
         if self._error is None:
             self._error, self._held_since = error, time.monotonic()
-        if now and not self._busy:
+        if now:
+            self.resume()
+
+    def resume(self) -> None:
+        """Raise what is to be raised, unless `run` will, when nothing is half done."""
+        if not self._busy:
             self._raise()
 
     def _raise(self) -> None:
@@ -11213,20 +11221,22 @@ class Guardian:
     """
 
     def __init__(self, clean: Callable[[], bool], keep: Collection[int] = ()) -> None:
+        import signal
+
         watched, self._pipe = os.pipe()
-        self._pid = os.fork()
-        if self._pid == 0:
-            self._watch(watched, clean, {watched, *keep})
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        try:
+            self._pid = os.fork()
+            if self._pid == 0:  # the terminal's Ctrl-C is not its
+                self._watch(watched, clean, {watched, *keep})
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(watched)
 
     @staticmethod
     def _watch(watched: int, clean: Callable[[], bool], keep: set[int]) -> None:
-        import signal
-
         try:
             os.setsid()
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)
             folder = next((path for path in ("/proc/self/fd", "/dev/fd") if os.path.isdir(path)), "")
             for descriptor in [int(name) for name in os.listdir(folder)] if folder else range(256):
                 if descriptor not in keep:
@@ -12342,20 +12352,26 @@ def certificate_variables(folder: str) -> dict[str, str]:
 
 
 def run_step(argv: Sequence[str], job: EnvironmentJob, console: Console, lock: int) -> None:
-    """Run one program that makes the environment; its last line is the status. Raises BuildFailed, its log shown."""
+    """Run one program that makes the environment; its last line is the status. Raises BuildFailed, its log shown.
+
+    Its temporary files are in the environment's folder, for what ends it halfway to remove them too.
+    """
     import select
     import subprocess
 
+    scratch = os.path.join(job.folder, "tmp")
+    os.makedirs(scratch, exist_ok=True)
     variables = {**without_leftovers(job.environ), **certificate_variables(job.folder), "PIP_NO_INPUT": "1",
                  "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_PROGRESS_BAR": "off", "PIP_ROOT_USER_ACTION": "ignore",
-                 "PYTHONUNBUFFERED": "1"}
+                 "PYTHONUNBUFFERED": "1", "TMPDIR": scratch}
     log = bytearray()
     console.debug(" ".join(argv))
     with subprocess.Popen(argv, cwd=job.config.project, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, start_new_session=True) as process:
         assert process.stdout is not None
-        guardian = Guardian(lambda: kill_group(process.pid) and remove_tree(job.folder), [lock])
+        guardian = None
         try:
+            guardian = Guardian(lambda: kill_group(process.pid) and remove_tree(job.folder), [lock])
             while True:
                 if select.select([process.stdout], [], [], REDRAW)[0]:
                     data = os.read(process.stdout.fileno(), READ_SIZE)
@@ -12369,7 +12385,9 @@ def run_step(argv: Sequence[str], job: EnvironmentJob, console: Console, lock: i
             kill_group(process.pid)
             raise
         finally:
-            guardian.dismiss()
+            if guardian is not None:
+                guardian.dismiss()
+    remove_tree(scratch)
     if process.returncode:
         console.log(bytes(log))
         raise step_failure(argv, bytes(log))
@@ -15113,7 +15131,7 @@ def run_job(job: Job, make_host: Callable[[Lane], Host], name: str, token: str, 
         console.phase(f"Running {job.result.noun}...")
         try:
             response = run_prediction(host, make_request(host, job, lane, overlapping), progress, lane)
-        except CogError:
+        except (CogError, Interrupted):
             if live is not None and live.count:
                 live.end()
             raise
@@ -15823,13 +15841,15 @@ def hold_descriptors() -> None:
 def catch_signals(loop: Loop) -> None:
     """From now on SIGINT, SIGTERM and SIGHUP raise Interrupted, where nothing in the loop is half done.
 
-    Python drops what is raised inside a finalizer or its own bookkeeping of imports: the loop raises it then.
+    Python drops what is raised inside a finalizer or its own bookkeeping of imports: it is raised again a moment later.
     """
     import signal
 
     def find(dropped: Any) -> None:
         if isinstance(dropped.exc_value, Interrupted):
             loop.interrupt(dropped.exc_value, now=False)
+            signal.signal(signal.SIGALRM, lambda number, frame: loop.resume())
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
         else:
             sys.__unraisablehook__(dropped)
 
@@ -15846,6 +15866,15 @@ def catch_signals(loop: Loop) -> None:
             signal.signal(number, interrupt)
 
 
+def release_signals() -> None:
+    """Have SIGINT, SIGTERM and SIGHUP end the process at once again."""
+    import signal
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def run_command(options: Options, console: Console) -> int:
     """Run one command in the real world. Raises CogError."""
     try:
@@ -15856,7 +15885,10 @@ def run_command(options: Options, console: Console) -> int:
     loop = Loop()
     catch_signals(loop)
     world = World(console, os.environ, cwd, os.path.expanduser("~"), stdin, loop)
-    return COMMANDS[options.command](options, world)
+    try:
+        return COMMANDS[options.command](options, world)
+    finally:
+        release_signals()  # nothing is left to clean up
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -162,9 +162,10 @@ def test_a_guardian_cleans_when_it_is_told_to(tmp_path):
     guardian.dismiss()
 
 
-def test_an_interruption_that_python_drops_is_raised_by_the_loop():
+@pytest.mark.parametrize("waits", ["loop.run(lambda: False, 1e18)", "time.sleep(15)"])
+def test_an_interruption_that_python_drops_is_raised_again(waits):
     program = """
-import os, signal, weakref
+import os, signal, sys, time, weakref
 import cogpredict as cog
 loop = cog.Loop()
 cog.catch_signals(loop)
@@ -173,9 +174,67 @@ thing = Thing()
 watch = weakref.ref(thing, lambda _: (os.kill(os.getpid(), signal.SIGINT), [None for _ in range(999)]))
 del thing
 try:
-    loop.run(lambda: False, 1e18)
+    exec(sys.argv[1])
 except cog.Interrupted as interruption:
     print("raised", interruption.signal_number)
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=20)
+    done = subprocess.run([sys.executable, "-c", program, waits], cwd=ROOT, capture_output=True, timeout=20)
     assert done.stdout == f"raised {int(signal.SIGINT)}\n".encode() and done.stderr == b""
+
+
+class Deaf:
+    """An engine that is interrupted whatever is asked of it."""
+
+    def __getattr__(self, name):
+        def call(*_, **__):
+            raise cog.Interrupted(signal.SIGINT)
+        return call
+
+
+@pytest.mark.parametrize("act", [lambda host: host.keep_up(), lambda host: host.close()])
+def test_an_interruption_is_not_taken_for_an_error_that_does_not_matter(act):
+    class Sized:
+        def size(self):
+            return 30, 91
+
+        def leave(self):
+            pass
+
+    host = cog.ExecHost(Deaf(), plan("ls"), cog.Loop(), cog.Console({}), 0, Sized())
+    host._container = "c"
+    with pytest.raises(cog.Interrupted):
+        act(host)
+
+
+def test_once_a_command_has_returned_a_signal_ends_the_process_at_once():
+    program = """
+import os, signal, sys
+import cogpredict as cog
+cog.COMMANDS["init"] = lambda options, world: 0
+assert cog.main(["init"]) == 0
+os.kill(os.getpid(), signal.SIGTERM)
+print("still here")
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, b"", b"")
+
+
+def test_no_signal_is_raised_in_a_guardian():
+    """One that comes with the terminal's Ctrl-C, just as it is made, does not end its work."""
+    program = """
+import os, signal, sys, time
+import cogpredict as cog
+cog.catch_signals(cog.Loop())
+fork = os.fork
+def fork_and_press():
+    pid = fork()
+    if pid == 0:
+        os.kill(os.getpid(), signal.SIGINT)
+        [None for _ in range(999)]
+    return pid
+os.fork = fork_and_press
+cog.Guardian(lambda: bool(os.write(1, b"cleaned")), [1])
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"cleaned", b"")

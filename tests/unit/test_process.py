@@ -292,6 +292,13 @@ def test_a_step_ends_with_us(tmp_path):
     assert time.monotonic() - began < 5
 
 
+def test_a_step_has_its_temporary_files_in_the_environment(tmp_path):
+    job = make_job(tmp_path / "v", Config(project=str(tmp_path)))._replace(environ=os.environ)
+    script = 'test "$TMPDIR" = "$0/tmp" && touch "$TMPDIR/half" && test -n "$1"'
+    cogpredict.run_step(["sh", "-c", script, job.folder, "x"], job, Console(os.environ), -1)
+    assert not os.path.exists(f"{job.folder}/tmp")
+
+
 def test_who_changes_an_environment_waits_for_those_who_use_it(tmp_path):
     path = tmp_path / "lock"
     descriptors = [os.open(path, os.O_RDWR | os.O_CREAT) for _ in range(3)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -189,6 +190,18 @@ def test_a_python_without_bytecode_of_its_own_runs_the_source(
         done = run(python.path, "-I", "-c", PROBE.format(archive=str(target)))
         assert done.returncode == 0, done.stderr
         assert done.stderr.splitlines()[-2:] == [f"{target}/src/cogpredict.py", f"{target}/src/yaml/__init__.py"]
+
+
+def test_an_early_control_c_is_no_traceback(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'cogpredict':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n")
+    said = run(sys.executable, archive, "predict", "--help", PYTHONPATH=str(tmp_path))
+    assert (said.returncode, said.stderr) == (-signal.SIGINT, "")
 
 
 def test_it_starts_from_any_folder_and_by_itself(archive: Path, tmp_path: Path) -> None:
