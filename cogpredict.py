@@ -12354,9 +12354,11 @@ def certificate_variables(folder: str) -> dict[str, str]:
 def run_step(argv: Sequence[str], job: EnvironmentJob, console: Console, lock: int) -> None:
     """Run one program that makes the environment; its last line is the status. Raises BuildFailed, its log shown.
 
-    Its temporary files are in the environment's folder, for what ends it halfway to remove them too.
+    Its temporary files are in the environment's folder, for what ends it halfway to remove them too. No signal of ours
+    comes between its start and the guardian's.
     """
     import select
+    import signal
     import subprocess
 
     scratch = os.path.join(job.folder, "tmp")
@@ -12366,12 +12368,17 @@ def run_step(argv: Sequence[str], job: EnvironmentJob, console: Console, lock: i
                  "PYTHONUNBUFFERED": "1", "TMPDIR": scratch}
     log = bytearray()
     console.debug(" ".join(argv))
-    with subprocess.Popen(argv, cwd=job.config.project, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, start_new_session=True) as process:
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    try:
+        process = subprocess.Popen(argv, cwd=job.config.project, env=variables, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+                                   preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask))
+        guardian = Guardian(lambda: kill_group(process.pid) and remove_tree(job.folder), [lock])
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    with process:
         assert process.stdout is not None
-        guardian = None
         try:
-            guardian = Guardian(lambda: kill_group(process.pid) and remove_tree(job.folder), [lock])
             while True:
                 if select.select([process.stdout], [], [], REDRAW)[0]:
                     data = os.read(process.stdout.fileno(), READ_SIZE)
@@ -12385,8 +12392,7 @@ def run_step(argv: Sequence[str], job: EnvironmentJob, console: Console, lock: i
             kill_group(process.pid)
             raise
         finally:
-            if guardian is not None:
-                guardian.dismiss()
+            guardian.dismiss()
     remove_tree(scratch)
     if process.returncode:
         console.log(bytes(log))

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -290,6 +292,30 @@ def test_a_step_ends_with_us(tmp_path):
     with pytest.raises(Stop):
         cogpredict.run_step(["sh", "-c", "echo at work; sleep 30"], job, Impatient(os.environ), -1)
     assert time.monotonic() - began < 5
+
+
+def test_a_signal_as_a_step_begins_ends_it_too(tmp_path):
+    program = """
+import os, signal, subprocess, sys
+import cogpredict as cog
+cog.catch_signals(cog.Loop())
+class Pressed(subprocess.Popen):
+    def __init__(self, *words, **how):
+        super().__init__(*words, **how)
+        os.kill(os.getpid(), signal.SIGINT)
+subprocess.Popen = Pressed
+folder = sys.argv[1] + "/v"
+job = cog.EnvironmentJob(folder, cog.Config(project=sys.argv[1]), cog.BuildSettings(), os.environ)
+try:
+    cog.run_step(["sh", "-c", "echo $$ > begun; sleep 1; touch late; sleep 30"], job, cog.Console({}), -1)
+except cog.Interrupted as interruption:
+    cog.die_by(interruption.signal_number)
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, timeout=20,
+                          cwd=os.path.dirname(cogpredict.__file__), env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+    time.sleep(1.5)
+    assert not (tmp_path / "late").exists() and not (tmp_path / "v").exists()
 
 
 def test_a_step_has_its_temporary_files_in_the_environment(tmp_path):
