@@ -47,6 +47,7 @@ def test_a_model_answers_until_a_signal_ends_it(serve, python, number):
     assert ask(f"{url}/health-check")[1]["status"] == "READY"
     status, answer = ask(f"{url}/predictions", {"input": {"lines": 4, "errors": True}})
     assert (status, answer["output"]) == (200, "printed 4")
+    wait_until(lambda: "00000003 x" in served.printed())
     assert served.end(number) == -number
     assert "Traceback" not in served.text() and "error: " not in served.text()
     wait_until(lambda: not is_open(int(url.rpartition(":")[2])), 2)
