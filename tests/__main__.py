@@ -53,7 +53,8 @@ def main() -> None:
     os.chdir(ROOT)
     python = str(VENV / "bin" / "python")
     os.environ.pop("PYTHONPATH", None)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it, and so would what tests start
+    for number in (signal.SIGINT, signal.SIGHUP):  # background jobs ignore them, and so would what tests start
+        signal.signal(number, signal.SIG_DFL)
     os.execv(python, [python, "-X", "dev", "-m", "pytest", *sys.argv[1:]])
 
 

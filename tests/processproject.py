@@ -9,7 +9,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 TESTS = Path(__file__).resolve().parent
+OWN = f"{sys.version_info[0]}.{sys.version_info[1]}"
+OLD = "3.9"  # whose newest runtime is of the kind before 0.17
+
+
+def has_python(version: str) -> bool:
+    """Whether the test's own look at this machine finds a Python."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    return version == OWN or any(pyenv.glob(f"versions/{version}.*/bin/python"))
+
+
+needs_old = pytest.mark.skipif(not has_python(OLD), reason=f"no Python {OLD}")
+each_python = pytest.mark.parametrize("python", [OWN, pytest.param(OLD, marks=needs_old)])
 
 
 def list_processes(word: str) -> list[str]:

@@ -446,11 +446,9 @@ def test_bad_flags_are_one_line_before_anything_is_built(execute, flags):
     assert len([line for line in lines if not line.startswith("hint: ")]) == 1
 
 
-def test_no_command_and_an_old_name(execute):
+def test_no_command(execute):
     code, _, err = execute("exec", "-e", "A=1")
     assert code == 2 and b"exec needs a command" in err
-    code, _, err = execute("run", "python", "train.py")
-    assert code == 2 and b"hint: cog.pyz exec python train.py" in err
 
 
 def test_faults_of_ours_are_125(execute):

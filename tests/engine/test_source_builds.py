@@ -9,6 +9,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 import zipfile
 import zlib
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import make_image
 import pytest
+from processproject import list_processes
 
 import cogpredict
 
@@ -77,7 +79,8 @@ def test_a_secret_is_in_no_layer_and_no_history(model, name):
 
 
 def test_credentials_of_an_index_stay_out_of_the_image(model, name):
-    index = subprocess.run(["python3", "-c", "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"],
+    asked = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
+    index = subprocess.run([sys.executable, "-c", asked],
                            capture_output=True, text=True, check=True).stdout.strip()
     run = model("echo")
     change(run.project, "build:\n", f"build:\n  run: ['echo {os.urandom(4).hex()}']\n")
@@ -199,8 +202,7 @@ def test_an_interrupted_build_leaves_no_name_and_no_step(model, command, name, n
         child.send_signal(number)
         assert child.wait(20) == -number
     time.sleep(2)
-    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    assert not [line for line in running.splitlines() if line.startswith("sleep 96")]
+    assert not [line for line in list_processes("sleep 96") if line.startswith("sleep")]
     tags = [tag for image in make_image.Engine().call("GET", "/images/json", {}) for tag in image.get("RepoTags") or ()]
     assert not [tag for tag in tags if tag.startswith(name)]
 

@@ -10,24 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from processproject import is_quiet, list_processes
+from processproject import OLD, OWN, each_python, is_quiet, list_processes, needs_old
 
 import cogpredict
 
 pytestmark = [pytest.mark.index, pytest.mark.slow]
 
-OWN = f"{sys.version_info[0]}.{sys.version_info[1]}"
-OLD = "3.9"  # whose newest runtime is of the kind before 0.17
-
-
-def has_python(version: str) -> bool:
-    """Whether the test's own look at this machine finds a Python."""
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    return version == OWN or any(pyenv.glob(f"versions/{version}.*/bin/python"))
-
-
-each_python = pytest.mark.parametrize("python", [OWN, pytest.param(OLD, marks=pytest.mark.skipif(
-    not has_python(OLD), reason=f"no Python {OLD}"))])
 
 
 @each_python
@@ -145,7 +133,7 @@ def test_variables_reach_the_model(projects):
     assert json.loads(out)["output"] == "1 12 by hand -"
 
 
-@pytest.mark.skipif(not has_python(OLD), reason=f"no Python {OLD}")
+@needs_old
 def test_another_config_with_an_old_runtime(projects):
     project = projects(OLD).use("echo", file="other.yaml", more='  sdk_version: "0.9.26"\n')
     (project.folder / "cog.yaml").write_text("no: config\n")

@@ -10,14 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-from processproject import is_quiet, list_processes
+from processproject import OLD, each_python, is_quiet, list_processes, needs_old
 from servedmodel import Served, ask, is_open, needs_ipv6, wait_until
 
 pytestmark = [pytest.mark.index, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = [sys.executable, str(ROOT / "cogpredict.py")]
-each_python = pytest.mark.parametrize("python", [f"3.{sys.version_info[1]}", "3.9"])
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ def test_a_model_answers_until_a_signal_ends_it(serve, python, number):
     assert served.end(number) == -number
     assert "Traceback" not in served.text() and "error: " not in served.text()
     wait_until(lambda: not is_open(int(url.rpartition(":")[2])), 2)
-    if python == "3.9":
+    if python == OLD:
         assert re.findall(r"(?m)^(\d{8}) x", served.out.read_text()) == ["00000000", "00000002"]
     else:
         assert "00000003 x" in served.text()
@@ -114,8 +113,9 @@ def test_a_taken_port_is_said_before_an_environment_is_made(tmp_path):
     assert not (tmp_path / "echo" / ".cog").exists()
 
 
+@needs_old
 def test_an_interruption_while_its_setup_hangs(serve):
-    served = serve("3.9", "badsetup", "-e", "BADSETUP=hang")
+    served = serve(OLD, "badsetup", "-e", "BADSETUP=hang")
     served.wait_for("loading the weights|started setup")
     began = time.monotonic()
     assert served.end() == -signal.SIGINT and time.monotonic() - began < 5
