@@ -6679,7 +6679,6 @@ class RuntimeLog:
         own = target in (b"coglet::setup", b"coglet::user", b"coglet::prediction")
         return bytes(text + b"\n" if own else level.lower() + b": " + text + b"\n")
 
-
     def _note_file(self, fields: bytes) -> None:
         import re
 
@@ -10983,6 +10982,10 @@ class Sink(Protocol):
         """The rest will not come."""
 
 
+Stage = Callable[[str, str, "int | None"], Sink]  # the sink for a file's name, MIME type and length
+Fetch = Callable[[str, Stage], None]  # puts what a URL leads to into what the Stage gives
+
+
 def parse_index(text: str, count: int) -> int | None:
     """A number below the count, as its digits in a URL say.
 
@@ -11337,7 +11340,7 @@ class Host:
 
     def __init__(self, loop: Loop, console: Console) -> None:
         self.loop, self._console, self.served = loop, console, False
-        self.fetch: Callable[[str, Callable[[str, str, int | None], Sink]], None] | None = None
+        self.fetch: Fetch | None = None
         self.link: Link | None = None
         self.log_tail = bytearray()
         self._log_time = 0.0  # when the model last printed something, monotonic
@@ -11353,6 +11356,11 @@ class Host:
     def health_body(self) -> JSON | None:
         """What the model said with its last status."""
         return self.link.health_body if self.link is not None else None
+
+    @property
+    def speaks_coglet(self) -> bool:
+        """Whether the runtime is 0.17 or newer: what a prediction prints is in its responses only."""
+        return "version" in (self.health_body or {})
 
     @property
     def gone(self) -> bool:
@@ -12498,11 +12506,13 @@ def pick_free_ports(number: int) -> Ports:
     raise ModelGone("no free port was found on 127.0.0.1")
 
 
+PORT_HINT = "-p PORT names another one, -p 0 takes a free one"
+
+
 def claim_port(host: str, port: int) -> int:
     """The port, if an address of this machine has it free now; for 0 one that is. Raises UsageError."""
     import socket
 
-    hint = "-p PORT names another one, -p 0 takes a free one"
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -12511,12 +12521,12 @@ def claim_port(host: str, port: int) -> int:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise port_taken(host, port) from error
-        raise UsageError(f"port {port} cannot be opened at {host}: {error.strerror}", hint=hint) from error
+        raise UsageError(f"port {port} cannot be opened at {host}: {error.strerror}", hint=PORT_HINT) from error
 
 
 def port_taken(host: str, port: int) -> UsageError:
     """The error for a port that somebody else has."""
-    return UsageError(f"port {port} is taken at {host}", hint="-p PORT names another one, -p 0 takes a free one")
+    return UsageError(f"port {port} is taken at {host}", hint=PORT_HINT)
 
 
 def expand_variables(text: str, known: Mapping[str, str]) -> str:
@@ -12719,7 +12729,7 @@ class ProcessHost(Host):
 # Each request has a connection of its own, through the proxies and with the certificate authorities that this machine
 # is configured for. Files travel inside the JSON. The token goes to the model's own server and nowhere else.
 
-BODY_LIMIT = 100 << 20  # bytes of a request that runtimes with a "version" in their health take
+BODY_LIMIT = 100 << 20  # bytes of a request that runtimes from 0.17 on take
 COMING_UP = 30.0  # seconds for which a server may end connections unanswered, or have a gateway answer for it
 PEEK_LIMIT = 5.0  # seconds for which the schema of a model that may not be ready is waited for
 STALL_LIMIT = 60.0  # seconds between two pieces of a file that is fetched
@@ -12971,7 +12981,7 @@ class Web:
                             hint="its variable may need a user: https_proxy=http://USER:PASSWORD@HOST:PORT"
                             if status[0] == "407" else f"no_proxy={endpoint.host} goes around it")
 
-    def fetch(self, url: str, stage: Callable[[str, str, int | None], Sink], endpoint: Endpoint, token: str) -> None:
+    def fetch(self, url: str, stage: Stage, endpoint: Endpoint, token: str) -> None:
         """Put what a URL leads to into the sink that `stage` makes of its name, type and length.
 
         The token is for what the endpoint's own server has. Raises ModelGone: it cannot be had.
@@ -13102,7 +13112,7 @@ class UrlHost(Host):
              headers: Mapping[str, str] | None = None) -> Answer:
         """The reply to come; only the connection is waited for. Raises ModelGone; InputError: it would be refused."""
         body = InlineBody((body,)) if isinstance(body, bytes) else body
-        if body.length > BODY_LIMIT and "version" in (self._body or {}):
+        if body.length > BODY_LIMIT and self.speaks_coglet:
             raise self._too_large(f"the server of this model takes requests of at most {BODY_LIMIT >> 20} MiB, and "
                                   f"with its files this one has {body.length / (1 << 20):.1f} MiB")
         token = {"authorization": f"Bearer {self._token}"} if self._token else {}
@@ -13445,7 +13455,7 @@ def post_prediction(host: Host, request: Request, progress: Progress) -> None:
                              headers={"Content-Type": "application/json", "Prefer": "respond-async"})
         answer = reply.read()
         if reply.status in (409, 503) and time.monotonic() < give_up and not host.gone:
-            host.wait(lambda: host.gone, time.monotonic() + 0.02)
+            host.wait(lambda: host.gone, time.monotonic() + host.patience)
             continue
         break
     if reply.status not in (200, 201, 202):
@@ -13722,7 +13732,7 @@ def await_end(host: Host, request: Request, ended: Callable[[], bool], received:
     began = quiet = time.monotonic()
     size, deadline = 0, began + request.timeout if request.timeout else None
     look, stuck = began + 1, ""
-    while not host.wait(lambda: ended() or host.gone, min(time.monotonic() + 0.5, deadline or began + 1e9)):
+    while not host.wait(lambda: ended() or host.gone, min(time.monotonic() + 0.5, deadline or float("inf"))):
         now = time.monotonic()
         if deadline is not None and now >= deadline:
             raise PredictionFailed(f"Timed out: the {request.noun} took longer than {request.timeout:g} seconds",
@@ -13779,7 +13789,6 @@ def cancel_prediction(host: Host, request: Request, ended: Callable[[], bool]) -
             host.open("POST", f"{request.path}/{request.id}/cancel")
             if not host.wait(lambda: ended() or host.gone, time.monotonic() + STOP_GRACE) and host.inline:
                 host.warn(f"the model may go on with the {request.noun}: its server did not cancel it in time")
-
 
 
 # == 16. Outputs ==============================================================
@@ -14190,7 +14199,7 @@ class OutputStore:
         self._uploads: dict[int, StagedFile] = {}
         self._taken = {plan.name.lower()} if plan.name else set()
         self._succeeded = True
-        self.fetch: Callable[[str, Callable[[str, str, int | None], Sink]], None] | None = None
+        self.fetch: Fetch | None = None
         self.written: list[str] = []
         self._guardian = None if has_unnamed(self._staging_folder()) else Guardian(self._sweep)
         if plan.warning:
@@ -14330,8 +14339,7 @@ class OutputStore:
         sure = is_file(schema) or (is_place and ";base64," in value[:256])  # elsewhere, text may begin like a data URL
         return self._stage_copy(value) if sure else None
 
-    def _stage_fetched(self, fetch: Callable[[str, Callable[[str, str, int | None], Sink]], None],
-                       url: str) -> StagedFile:
+    def _stage_fetched(self, fetch: Fetch, url: str) -> StagedFile:
         fetch(url, self._stage)
         return self._staged[-1]
 
@@ -14560,6 +14568,12 @@ def replicate_context(options: Options, environ: Mapping[str, str]) -> JSON:
     return {"context": {"replicate_api_token": token}}
 
 
+def read_variables(options: Options, world: World) -> dict[str, str]:
+    """The user's variables for what will run, when its other flags can be read as well. Raises UsageError."""
+    check_flags(options, world.cwd)
+    return parse_environment(options, world.environ, lambda path: read_text_file(path, "--env-file"))
+
+
 class Job(NamedTuple):
     """One prediction or training, all read and checked, before anything is started."""
 
@@ -14574,8 +14588,7 @@ class Job(NamedTuple):
 def cmd_predict(options: Options, world: World) -> int:
     """Run one prediction or training on an image, or on the model in this folder; return the exit code."""
     context = replicate_context(options, world.environ)
-    check_flags(options, world.cwd)
-    variables = parse_environment(options, world.environ, lambda path: read_text_file(path, "--env-file"))
+    variables = read_variables(options, world)
     job = Job(options, None, {}, plan_result(options, None, world), variables, context)
     reader = Reader(world.stdin, world.cwd, world.home)
     try:
@@ -14753,8 +14766,8 @@ def ask_once(model: Model, options: Options, words: Sequence[str], world: World,
     code, out, err = ask()
     found = take_answer(model, out, "" if code == 0 else last_line(err) or "it took too long", world.console)
     if code == 0 and os.access(project, os.W_OK):
-        write_schema(project, render_compact({"key": key, "answer": out.decode("utf-8", "replace")}).encode(),
-                     "asked.json")
+        answer = {"key": key, "answer": out.decode("utf-8", "replace")}
+        write_own_file(project, "asked.json", render_compact(answer).encode())
     return found
 
 
@@ -14828,7 +14841,7 @@ def open_project(engine: Engine, model: Model, options: Options, world: World) -
     config, document = settle_model(model, world)
     project = plan_project(config, document, is_local=engine.host_is_local)
     if not (project.copied or options.dry_run):
-        write_schema(config.project, project.schema)
+        write_own_file(config.project, "openapi_schema.json", project.schema)
     return Model(config, document), image, project
 
 
@@ -14843,7 +14856,7 @@ def prepare_process(options: Options, config: Config, document: JSON, ports: Por
     settings = read_build_settings(config, world.environ, world.cwd)
     environment = prepare_environment(config, settings, world.console, world.environ)
     plan = plan_process(options, config, environment, ports, token, variables, world.environ)
-    write_schema(plan.cwd, render_schema(document).encode())
+    write_own_file(plan.cwd, "openapi_schema.json", render_schema(document).encode())
     return plan
 
 
@@ -14901,11 +14914,11 @@ def plan_project(config: Config, document: JSON | None, *, is_local: bool) -> Pr
     return Project(config.project, runtime_environment(config), schema, files, copied)
 
 
-def write_schema(project: str, schema: bytes, name: str = "openapi_schema.json") -> None:
-    """Put the schema where the runtime looks for it, only when it differs, and whole. Raises OutputError."""
+def write_own_file(project: str, name: str, data: bytes) -> None:
+    """Put a file into the project's .cog, only when it differs, and whole. Raises OutputError."""
     path = os.path.join(project, ".cog", name)
     try:
-        if read_bytes(path) == schema:
+        if read_bytes(path) == data:
             return
     except OSError:
         pass  # there is none yet
@@ -14915,7 +14928,7 @@ def write_schema(project: str, schema: bytes, name: str = "openapi_schema.json")
         raise write_fault(path, error) from error
     staged = StagedFile(os.path.dirname(path), f"{name}.{os.urandom(4).hex()}.part", path)
     try:
-        staged.write(schema)
+        staged.write(data)
         staged.publish(path, path)
     finally:
         staged.abort()
@@ -15172,14 +15185,9 @@ def ask_schema(host: Host, job: Job, reader: Reader, world: World) -> Job:
     return fill_job(job, document, reader, world)
 
 
-def speaks_coglet(host: Host) -> bool:
-    """Whether the runtime is 0.17 or newer: what a prediction prints is in its responses only."""
-    return "version" in (host.health_body or {})
-
-
 def training_path(host: Host) -> str:
     """Where a training is posted. Runtimes before 0.14 fail at /trainings; in their mode for it /predictions trains."""
-    works = speaks_coglet(host) or "trainings_url" in parse_response(host.request("GET", "/").read())
+    works = host.speaks_coglet or "trainings_url" in parse_response(host.request("GET", "/").read())
     return "/trainings" if works else "/predictions"
 
 
@@ -15192,7 +15200,7 @@ def make_request(host: Host, job: Job, lane: Lane, overlapping: bool) -> Request
     return Request(f"cog{os.urandom(12).hex()}", path, {"input": values, **job.context},
                    "" if host.inline else lane.hook_url,
                    streamed=job.result.live and bool(operation.get("x-cog-streaming")), live=job.result.live,
-                   logged=speaks_coglet(host), timeout=job.options.timeout, watched=not overlapping,
+                   logged=host.speaks_coglet, timeout=job.options.timeout, watched=not overlapping,
                    noun=job.result.noun)
 
 
@@ -15200,8 +15208,7 @@ def cmd_exec(options: Options, world: World) -> int:
     """Run a command in the environment of the model in this folder; return its exit code."""
     if options.as_run:
         world.console.warn('"cog run <command>" is deprecated, use "cog exec <command>"')
-    check_flags(options, world.cwd)
-    variables = parse_environment(options, world.environ, lambda path: read_text_file(path, "--env-file"))
+    variables = read_variables(options, world)
     config = read_project(options, world)
     try:
         try:
@@ -15210,7 +15217,7 @@ def cmd_exec(options: Options, world: World) -> int:
             return exec_in_process(options, config, variables, world)
         with connect_engine(address, world.console, world.environ) as engine:
             return exec_in_container(engine, options, config, variables, world)
-    except (Interrupted, UsageError, ExecFailed):
+    except (UsageError, ExecFailed):
         raise
     except CogError as error:
         raise ExecFailed(str(error), hint=error.hint) from error
@@ -15281,8 +15288,7 @@ def exec_in_process(options: Options, config: Config, variables: Mapping[str, st
 
 def cmd_serve(options: Options, world: World) -> int:
     """Serve an image, or the model in this folder, until it ends; return the exit code."""
-    check_flags(options, world.cwd)
-    variables = parse_environment(options, world.environ, lambda path: read_text_file(path, "--env-file"))
+    variables = read_variables(options, world)
     source = None if options.image else read_model_source(options, read_project(options, world), world)
     try:
         address = find_address(options.engine, world.environ, world.home)

@@ -66,6 +66,12 @@ class Served:
         self.process.send_signal(number)
         return self.process.wait(seconds)
 
+    def kill(self) -> None:
+        """End it for certain, unless it has ended."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
 
 def wait_until(condition: Callable[[], object], seconds: float = 15) -> None:
     """Return as soon as the condition holds; fail when it has not for so long."""

@@ -184,25 +184,27 @@ def test_no_byte_of_a_pipe_is_lost_and_its_end_arrives(execute):
     assert code == 0 and hashlib.sha256(out).digest() == hashlib.sha256(data).digest()
 
 
-def test_an_open_pipe_that_nobody_reads_or_writes_holds_nothing_up(start):
+@pytest.fixture
+def endless():
+    """A pipe that never runs dry."""
+    pouring = subprocess.Popen(["yes"], stdout=subprocess.PIPE)
+    yield pouring.stdout
+    pouring.stdout.close()
+    pouring.kill()
+    pouring.wait()
+
+
+def test_an_open_pipe_that_nobody_reads_or_writes_holds_nothing_up(start, endless):
     silent = start(*QUIET, "echo", "done")
     assert silent.stdout.read() == b"done\n"
     assert silent.wait(20) == 0, "the program waits for its stdin"
-    pouring = subprocess.Popen(["yes"], stdout=subprocess.PIPE)
-    busy = start(*QUIET, "sh", "-c", "sleep 1; echo done", stdin=pouring.stdout)
-    pouring.stdout.close()
+    busy = start(*QUIET, "sh", "-c", "sleep 1; echo done", stdin=endless)
     assert busy.stdout.read() == b"done\n" and busy.wait(20) == 0
-    pouring.kill()
-    pouring.wait()
 
 
-def test_a_command_that_closes_its_stdin_goes_on(start):
-    pouring = subprocess.Popen(["yes"], stdout=subprocess.PIPE)
-    child = start(*QUIET, "sh", "-c", "head -c 4; exec <&-; sleep 1; echo done", stdin=pouring.stdout)
-    pouring.stdout.close()
+def test_a_command_that_closes_its_stdin_goes_on(start, endless):
+    child = start(*QUIET, "sh", "-c", "head -c 4; exec <&-; sleep 1; echo done", stdin=endless)
     assert child.stdout.read() == b"y\ny\ndone\n" and child.wait(20) == 0
-    pouring.kill()
-    pouring.wait()
 
 
 def test_what_goes_in_comes_out_while_the_pipe_is_open(start):

@@ -36,9 +36,7 @@ def serve(command, tmp_path):
 
     yield start
     for served in started:
-        if served.process.poll() is None:
-            served.process.kill()
-            served.process.wait()
+        served.kill()
 
 
 @pytest.fixture

@@ -56,6 +56,16 @@ class Engine:
         except ValueError:
             return content
 
+    def run(self, body: dict[str, Any]) -> Any:
+        """What a container says on its stdout until it ends, its JSON if it is any; the container is removed."""
+        container = self.call("POST", "/containers/create", None, body)["Id"]
+        try:
+            self.call("POST", f"/containers/{container}/start")
+            self.call("POST", f"/containers/{container}/wait")
+            return self.call("GET", f"/containers/{container}/logs", {"stdout": 1})
+        finally:
+            self.call("DELETE", f"/containers/{container}", {"force": 1})
+
     def stream(self, method: str, path: str, query: dict[str, Any], body: Any = None) -> Iterator[dict[str, Any]]:
         """The JSON lines of an answer that comes bit by bit.
 

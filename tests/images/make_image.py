@@ -138,13 +138,7 @@ def ask_schema(engine: Engine, image: str) -> str:
     """What the runtime in an image answers to /openapi.json, compact."""
     body = {"Image": image, "Cmd": ["sh", "-c", ASK_SCHEMA], "Env": ["BADSETUP=ok"], "Tty": True,
             "Labels": {"cog.test": "images"}, "HostConfig": {"NetworkMode": "none"}}
-    container = engine.call("POST", "/containers/create", None, body)["Id"]
-    try:
-        engine.call("POST", f"/containers/{container}/start")
-        engine.call("POST", f"/containers/{container}/wait")
-        said = engine.call("GET", f"/containers/{container}/logs", {"stdout": 1})
-    finally:
-        engine.call("DELETE", f"/containers/{container}", {"force": 1})
+    said = engine.run(body)
     if not isinstance(said, dict) or "Input" not in said["components"]["schemas"]:
         sys.exit(f"make_image.py: {image} has no schema:\n{said}")
     return json.dumps(said, separators=(",", ":"))

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Callable, Iterator
 
@@ -22,14 +23,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def projects(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Project]:
     """A function from a Python version to its project, one for all tests."""
-    made: dict[str, Project] = {}
-
-    def project(python: str) -> Project:
-        if python not in made:
-            made[python] = Project(tmp_path_factory.mktemp("projects") / f"p{python}", python)
-        return made[python]
-
-    return project
+    return lru_cache(None)(lambda python: Project(tmp_path_factory.mktemp("projects") / f"p{python}", python))
 
 
 @pytest.fixture

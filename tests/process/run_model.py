@@ -41,7 +41,7 @@ def run(project: str, file: str, text: str, hold: bool) -> None:
             stack.callback(host.close)
             host.start()
             cogpredict.wait_for_setup(host, 60, console)
-            logged = cogpredict.speaks_coglet(host)
+            logged = host.speaks_coglet
             if hold:
                 print(f"ready {host.link.hello['spawned']}", flush=True)
                 host.wait(lambda: host.gone, time.monotonic() + 60)

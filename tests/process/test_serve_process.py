@@ -32,9 +32,7 @@ def serve(projects):
 
     yield start
     for served in started:
-        if served.process.poll() is None:
-            served.process.kill()
-            served.process.wait()
+        served.kill()
         assert is_quiet(str(served.folder))
 
 

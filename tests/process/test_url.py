@@ -9,14 +9,15 @@ import subprocess
 import sys
 import time
 import urllib.request
+from functools import lru_cache
 from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
-from processproject import Project, is_quiet
+from processproject import OWN, Project, is_quiet
+from servedmodel import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-OWN = f"{sys.version_info[0]}.{sys.version_info[1]}"
 RUNTIMES = ["0.9.26", "0.16.12", "0.23.1"]
 
 pytestmark = [pytest.mark.index, pytest.mark.slow]
@@ -32,14 +33,7 @@ def begin(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Project]:
     """A function from a runtime's version to a project with it, one for all tests."""
-    made: dict[str, Project] = {}
-
-    def project(runtime: str) -> Project:
-        if runtime not in made:
-            made[runtime] = Project(tmp_path_factory.mktemp("projects") / f"cog{runtime}", OWN)
-        return made[runtime]
-
-    return project
+    return lru_cache(None)(lambda runtime: Project(tmp_path_factory.mktemp("projects") / f"cog{runtime}", OWN))
 
 
 @pytest.fixture
@@ -119,24 +113,16 @@ def test_a_ctrl_c_cancels_where_the_runtime_can(serve, tmp_path, runtime):
     _, err = process.communicate(timeout=10)
     assert process.returncode == -signal.SIGINT
     assert ("may go on with the prediction" in err) == (runtime == "0.9.26")
-    deadline = time.monotonic() + 10
-    while health(url) != "READY":
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: health(url) == "READY", 10)
 
 
 def test_a_killed_client_cancels_too(serve, tmp_path):
     url = serve("slow", "0.23.1")
     process = begin("predict", "--url", url, "-i", "seconds=30", cwd=tmp_path)
-    deadline = time.monotonic() + 10
-    while health(url) != "BUSY":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: health(url) == "BUSY", 10)
     process.kill()
     process.communicate()
-    while health(url) != "READY":
-        assert time.monotonic() < deadline + 5
-        time.sleep(0.1)
+    wait_until(lambda: health(url) == "READY", 15)
 
 
 def offer_events(source: str) -> str:
@@ -160,10 +146,7 @@ def test_a_text_as_it_comes(serve, tmp_path, runtime, edit):
 def test_a_busy_model(serve, tmp_path):
     url = serve("slow", "0.23.1")
     first = begin("predict", "--url", url, "-i", "seconds=30", cwd=tmp_path)
-    deadline = time.monotonic() + 10
-    while health(url) != "BUSY":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: health(url) == "BUSY", 10)
     code, _, err = predict(url, tmp_path, "-i", "seconds=0")
     assert code == 1 and "is busy with another prediction" in err
     first.send_signal(signal.SIGTERM)
