@@ -11,6 +11,7 @@ import time
 import uuid
 from typing import Any, Iterator
 
+import make_image
 import pytest
 
 from cogpredict import (
@@ -124,11 +125,26 @@ def test_a_forgotten_kill_ends_and_removes(engine: Engine, image: str) -> None:
     assert not engine.was_oom_killed(container)
 
 
+def knows_out_of_memory(greedy: dict[str, Any]) -> bool:
+    """Whether the engine says of such a container, which stays, that it ran out of memory."""
+    plain = make_image.Engine()
+    container = plain.call("POST", "/containers/create", None, greedy)["Id"]
+    try:
+        plain.call("POST", f"/containers/{container}/start")
+        assert plain.call("POST", f"/containers/{container}/wait")["StatusCode"] == 137
+        return bool(plain.call("GET", f"/containers/{container}/json")["State"]["OOMKilled"])
+    finally:
+        plain.call("DELETE", f"/containers/{container}", {"force": 1})
+
+
 def test_out_of_memory_is_known_after_the_container_is_gone(engine: Engine, image: str) -> None:
     if engine.is_podman:
         pytest.skip("Podman reports no such event")
     limits = {"Memory": 32 << 20, "MemorySwap": 32 << 20}
-    container = engine.container_create(body("python3", "-c", "print(len(bytearray(1 << 29)))", **limits))
+    greedy = ("python3", "-c", "print(len(bytearray(1 << 29)))")
+    if not knows_out_of_memory(body(*greedy, **limits, AutoRemove=False)):
+        pytest.skip("the engine itself does not know of it here: docker inspect says OOMKilled false")
+    container = engine.container_create(body(*greedy, **limits))
     assert run(engine, container)[1] == 137
     assert engine.container_inspect(container) is None
     assert engine.was_oom_killed(container)
