@@ -107,7 +107,7 @@ def start() -> Iterator[Callable[..., Model]]:
 
 @pytest.fixture
 def call(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """A function that runs a command as main does; exit code, stdout and stderr."""
+    """A function that runs a command as main does; exit code (of an interruption -SIGNAL), stdout and stderr."""
 
     def run(*arguments: str, loop: cogpredict.Loop | None = None, stdin: bytes = b"",
             **environ: str) -> tuple[int, str, str]:
@@ -121,6 +121,8 @@ def call(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tup
         except cogpredict.CogError as error:
             console.error(error)
             code = error.exit_code
+        except cogpredict.Interrupted as interruption:
+            code = -interruption.signal_number
         out, err = capfd.readouterr()
         return code, out, err
 
@@ -398,8 +400,8 @@ def test_an_interruption_cancels_at_the_server(start, call):
     before = signal.signal(signal.SIGUSR1, lambda *_: loop.interrupt(cogpredict.Interrupted(2)))
     try:
         began = time.monotonic()
-        _, out, err = call("predict", "--url", model.url, loop=loop)
-        assert out == "" and "error: interrupted" in err and "may go on" not in err
+        code, out, err = call("predict", "--url", model.url, loop=loop)
+        assert (code, out) == (-2, "") and "error: " not in err and "may go on" not in err
         assert over.is_set() and time.monotonic() - began < 2
         over.clear()
         model.answers["POST /predictions"] = lambda handler: (os.kill(os.getpid(), signal.SIGUSR1), over.wait(10))
