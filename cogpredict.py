@@ -6439,7 +6439,7 @@ class MessageParser:
         self._line.clear()
         if self._framing == "head":
             if text.strip():
-                self._begin(parse_head(text.rstrip(b"\r\n")), found)
+                found += self.begin(parse_head(text.rstrip(b"\r\n")))
         else:
             self._feed_chunk_line(text.strip(), found)
         return data
@@ -6451,8 +6451,8 @@ class MessageParser:
         ends = [self._line.find(mark, start) + len(mark) for mark in (b"\n\r\n", b"\n\n") if mark in self._line[start:]]
         return min(ends, default=-1)
 
-    def _begin(self, head: Head, found: list[Head | Body | End]) -> None:
-        found.append(head)
+    def begin(self, head: Head) -> list[Head | Body | End]:
+        """What a head means; what is fed then is its body."""
         if "chunked" in head.headers.get("transfer-encoding", "").lower():
             self._framing = "size"
         elif "content-length" in head.headers:
@@ -6461,7 +6461,8 @@ class MessageParser:
             self._framing, self._left = self._body(head), 0
         if self._framing == "length" and not self._left:
             self._framing = "head"
-            found.append(End())
+            return [head, End()]
+        return [head]
 
     def _feed_chunk_line(self, line: bytes, found: list[Head | Body | End]) -> None:
         if self._framing == "gap":
@@ -6510,14 +6511,14 @@ class ReplyParser(MessageParser):
         super().__init__(limit=limit)
         self._method = method
 
-    def _begin(self, head: Head, found: list[Head | Body | End]) -> None:
+    def begin(self, head: Head) -> list[Head | Body | End]:
+        """What a head means; what is fed then is its body. Raises StreamError: it has no status."""
         status = head.start[1]
         if len(status) != 3 or not (status.isascii() and status.isdigit()):
             raise StreamError(f"no HTTP status: {status[:80]!r}")
         if self._method == "HEAD" or status in ("204", "304"):
-            found += [head, End()]
-        elif not status.startswith("1"):
-            super()._begin(head, found)
+            return [head, End()]
+        return super().begin(head) if not status.startswith("1") else []
 
     def _body(self, head: Head) -> str:
         return "rest"
@@ -7658,7 +7659,6 @@ def columns(char: str) -> int:
 # One plain connection is kept between calls. Every hijacked stream, upload and waiting call has its own.
 
 if TYPE_CHECKING:
-    import http.client
     import socket
 
 OLDEST_API, NEWEST_API = (1, 41), (1, 51)  # Docker 20.10; the newest whose replies were looked at
@@ -7897,17 +7897,10 @@ class Transport:
 
     peer = "the engine"
 
-    def __init__(self, connection: socket.socket, response: http.client.HTTPResponse | None = None) -> None:
+    def __init__(self, connection: socket.socket, left: bytes = b"") -> None:
         self._socket: Any = connection  # a socket.socket or an ssl.SSLSocket
-        self._response = response
-        self._left = b""
+        self._left = left
         connection.setblocking(False)
-        reader: Any = response.fp if response is not None else None
-        if reader is not None:
-            try:
-                self._left = bytes(reader.peek())
-            except OSError:
-                pass  # TLS has nothing yet
 
     def fileno(self) -> int:
         """The descriptor to select on."""
@@ -7954,8 +7947,6 @@ class Transport:
 
     def close(self) -> None:
         """Close both ways. A second call does nothing."""
-        if self._response is not None:
-            self._response.close()
         self._socket.close()
 
     def _explain(self, error: OSError) -> Exception:
@@ -7970,48 +7961,24 @@ class Transport:
 class PendingJSON(Transport):
     """One JSON answer that is still to come. The loop reads it as any Transport and hands the bytes to `feed`."""
 
-    def __init__(self, call: str, connection: socket.socket, response: http.client.HTTPResponse) -> None:
-        super().__init__(connection, response)
-        self._call, self._chunked = call, bool(response.chunked)
-        self._raw, self._body = b"", b""
-        self._left_over: JSON | None = None
+    def __init__(self, reply: EngineReply) -> None:
+        super().__init__(reply.connection, reply.rest)
+        self._reply, self._body = reply, b""
 
     def feed(self, data: bytes) -> JSON | None:
         """Take the next bytes; return the answer once it is whole. Raises StreamError: it was cut or is no JSON."""
-        if not data and self._left_over is None:
-            raise StreamError(f"{self._call}: the engine ended before it answered")
-        self._raw += data
-        if self._chunked:
-            self._take_chunks()
-        else:
-            self._body, self._raw = self._body + self._raw, b""
-        if self._left_over is None and self._body.rstrip().endswith(b"}"):
-            self._left_over = self._parse()
-        if len(self._body) + len(self._raw) > ANSWER_LIMIT:
-            raise StreamError(f"{self._call}: the answer is too long")
-        return self._left_over
-
-    def _take_chunks(self) -> None:
-        while True:
-            head, newline, rest = self._raw.partition(b"\r\n")
-            try:
-                size = int(head.split(b";")[0], 16) if newline else -1
-            except ValueError as error:
-                raise StreamError(f"{self._call}: the answer is not chunked as announced") from error
-            if size <= 0 or len(rest) < size + 2:
-                return
-            self._body, self._raw = self._body + rest[:size], rest[size + 2:]
-
-    def _parse(self) -> JSON | None:
-        import json
-
+        if not data:
+            raise StreamError(f"{self._reply.call}: the engine ended before it answered")
+        self._body += self._reply.parse(data)
+        if len(self._body) > ANSWER_LIMIT:
+            raise StreamError(f"{self._reply.call}: the answer is too long")
+        whole = self._reply.complete or self._body.rstrip().endswith(b"}")  # or a brace in the middle
         try:
-            found = json.loads(self._body)
-        except ValueError:
-            return None  # a brace in the middle
-        if not isinstance(found, dict):
-            raise StreamError(f"{self._call}: the answer is not a JSON object")
-        return found
+            return parse_answer(self._reply.call, self._body) if whole else None
+        except StreamError:
+            if self._reply.complete:
+                raise
+            return None
 
 
 class Tunnel:
@@ -8132,12 +8099,32 @@ def wrap_tls(address: Address, connection: socket.socket, authorities: str = "")
 # -- its API
 
 
-class EngineReply(NamedTuple):
-    """One answer whose body is not read yet, on a connection that is its own or the kept one."""
+class EngineReply:
+    """One answer, its head read and its body not, on a connection that is its own or the kept one.
 
-    call: str
-    connection: socket.socket
-    response: http.client.HTTPResponse
+    `rest` is what came with the head; `complete` says that all of the body has been parsed.
+    """
+
+    def __init__(self, call: str, connection: socket.socket, head: Head, rest: bytes) -> None:
+        self.call, self.connection, self.head, self.rest = call, connection, head, rest
+        self._parser = ReplyParser(call.partition(" ")[0])
+        self.complete = End() in self._parser.begin(head)
+        self.status = int(head.start[1])
+
+    @property
+    def closes(self) -> bool:
+        """Whether nothing more can be asked on its connection."""
+        last = "close" in self.head.headers.get("connection", "").lower() or self.head.start[0] == "HTTP/1.0"
+        return last or not self.complete
+
+    def parse(self, data: bytes) -> bytes:
+        """What these bytes hold of the body. Raises StreamError: it is not chunked as announced."""
+        try:
+            events = self._parser.feed(data)
+        except StreamError as error:
+            raise StreamError(f"{self.call}: the answer is not chunked as announced: {error}") from error
+        self.complete = self.complete or End() in events
+        return b"".join([event.data for event in events if isinstance(event, Body)])
 
     def read(self, limit: int = ANSWER_LIMIT) -> bytes:
         """The whole body. Raises StreamError: it was cut, or is longer than the limit."""
@@ -8145,22 +8132,23 @@ class EngineReply(NamedTuple):
 
     def pieces(self, limit: int = 0) -> Iterator[bytes]:
         """The body, piece by piece. Raises StreamError: it was cut, or is longer than the limit (0: none)."""
-        import http.client
-
-        total = 0
+        total, data = 0, self.rest
         try:
             while True:
-                piece = self.response.read1(BLOCK)
-                if not piece:
-                    break
+                piece = self.parse(data)
                 total += len(piece)
                 if limit and total > limit:
                     raise StreamError(f"{self.call}: the answer is longer than {limit} bytes")
-                yield piece
-        except (OSError, http.client.HTTPException) as error:
+                if piece:
+                    yield piece
+                if self.complete:
+                    return
+                data = self.connection.recv(BLOCK)
+                if not data:
+                    self._parser.close()
+                    return
+        except OSError as error:
             raise StreamError(f"{self.call}: the engine's answer was cut: {error}") from error
-        if self.response.length:
-            raise StreamError(f"{self.call}: the engine's answer was cut, {self.response.length} bytes are missing")
 
     def lines(self) -> Iterator[JSON]:
         """The body as one JSON object per line. Raises StreamError: it was cut, or a line is no JSON object."""
@@ -8177,8 +8165,21 @@ class EngineReply(NamedTuple):
 
     def close(self) -> None:
         """Close the connection, read or not."""
-        self.response.close()
         self.connection.close()
+
+
+def read_head(connection: socket.socket, data: bytes = b"") -> tuple[Head, bytes]:
+    """The head of an answer, of which some has come already, and what came with it. Raises StreamError: it is none;
+    OSError; ConnectionError: the peer ended."""
+    while b"\r\n\r\n" not in data:
+        piece = connection.recv(BLOCK)
+        if not piece:
+            raise ConnectionError(f"no more came than {data[:80]!r}" if data else "nothing came")
+        data += piece
+        if len(data) > HEAD_LIMIT:
+            raise StreamError(f"an HTTP head of more than {HEAD_LIMIT} bytes")
+    head, _, rest = data.partition(b"\r\n\r\n")
+    return parse_head(head), rest
 
 
 def parse_answer(call: str, data: bytes) -> JSON:
@@ -8275,26 +8276,6 @@ def send_chunk(connection: socket.socket, data: bytes, heard: bytearray) -> bool
     return True
 
 
-def read_after(heard: bytes, connection: socket.socket) -> BinaryIO:
-    """A reader of what was heard already and then of the connection."""
-    import io
-
-    class Joined(io.RawIOBase):
-        left = heard
-
-        def readable(self) -> bool:
-            return True
-
-        def readinto(self, buffer: Any) -> int:
-            if not self.left:
-                return int(connection.recv_into(buffer))
-            count = min(len(buffer), len(self.left))
-            buffer[:count], self.left = self.left[:count], self.left[count:]
-            return count
-
-    return io.BufferedReader(Joined())
-
-
 def request_head(method: str, target: str, headers: Iterable[tuple[str, str]]) -> bytes:
     r"""The head of one request. Raises UsageError: a header cannot be sent.
 
@@ -8306,13 +8287,6 @@ def request_head(method: str, target: str, headers: Iterable[tuple[str, str]]) -
     if text.count("\r") + text.count("\n") != 2 * (len(lines) - 1) or not text.isascii():
         raise UsageError(f"{method} {target.partition('?')[0]}: a value cannot be sent in an HTTP header")
     return text.encode() + b"\r\n\r\n"
-
-
-def is_framed(response: http.client.HTTPResponse) -> bool:
-    """Whether an answer says where it ends, or that it is a stream. One that does not has lost the end of its head."""
-    raw = "-stream" in (response.getheader("Content-Type") or "")
-    closes = "close" in (response.getheader("Connection") or "").lower()
-    return response.length is not None or bool(response.chunked) or raw or closes
 
 
 class Wire:
@@ -8371,15 +8345,14 @@ class Wire:
         head, data = self._render(method, path, query, body, headers, pieces is not None)
         connection = (self._take_kept() if keep else None) or self._dial()
         try:
-            reply = EngineReply(call, connection, self._ask(call, connection, head + data, pieces, timeout))
+            reply = self._ask(call, connection, head + data, pieces, timeout)
         except BaseException:
             connection.close()
             raise
         try:
-            status = reply.response.status
-            self._console.debug(f"engine: {call} {status} {1000 * (time.monotonic() - began):.0f} ms")
-            if not 200 <= status < 300 and status not in also:
-                raise EngineError(call, status, error_words(reply.read(1 << 20), reply.response.reason))
+            self._console.debug(f"engine: {call} {reply.status} {1000 * (time.monotonic() - began):.0f} ms")
+            if not 200 <= reply.status < 300 and reply.status not in also:
+                raise EngineError(call, reply.status, error_words(reply.read(1 << 20), reply.head.start[2]))
             return reply
         except BaseException:
             reply.close()
@@ -8406,11 +8379,8 @@ class Wire:
 
     @staticmethod
     def _ask(call: str, connection: socket.socket, data: bytes, pieces: Iterable[bytes] | None,
-             timeout: float | None) -> http.client.HTTPResponse:
+             timeout: float | None) -> EngineReply:
         """Send the request and read the answer's head; an engine that answers before all is sent is heard."""
-        import http.client
-        import types
-
         connection.settimeout(timeout)
         heard = b""
         try:
@@ -8419,19 +8389,8 @@ class Wire:
                 heard = send_body(connection, pieces) if pieces is not None else b""
             except (BrokenPipeError, ConnectionResetError):
                 pass  # its answer tells why
-            source: Any = connection
-            if heard:
-                source = types.SimpleNamespace(makefile=lambda mode: read_after(heard, connection))
-            response = http.client.HTTPResponse(source, method=call.partition(" ")[0])
-            try:
-                response.begin()
-                if not is_framed(response):
-                    raise http.client.IncompleteRead(b"")
-            except BaseException:
-                response.close()
-                raise
-            return response
-        except (http.client.HTTPException, ConnectionError) as error:
+            return EngineReply(call, connection, *read_head(connection, heard))
+        except (StreamError, ConnectionError) as error:
             raise StreamError(f"{call}: the engine ended before it answered: {error}") from error
         except OSError as error:
             hint = "it may have refused cert.pem in DOCKER_CERT_PATH: is it there, not expired, and of its authority?"
@@ -8447,7 +8406,7 @@ class Wire:
         except BaseException:
             reply.close()
             raise
-        if reply.response.will_close or self._kept:
+        if reply.closes or self._kept:
             reply.close()
         else:
             self._kept = (reply.connection, time.monotonic())
@@ -8482,7 +8441,7 @@ class Wire:
         """The connection itself, after the engine agreed to use it as a plain stream."""
         upgrade = [("Connection", "Upgrade"), ("Upgrade", protocol), *headers]
         reply = self._open("POST", path, query, body, headers=upgrade, also=(101,), timeout=CALL_TIMEOUT)
-        return Transport(reply.connection, reply.response)
+        return Transport(reply.connection, reply.rest)
 
     def _stream(self, method: str, path: str, query: Mapping[str, str], **how: Any) -> Iterator[JSON]:
         """The lines of a streamed answer. The request is sent at once; the connection ends with the iterator."""
@@ -8514,7 +8473,7 @@ class Engine(Wire):
         reply = self._open("GET", "/_ping", timeout=CALL_TIMEOUT)
         try:
             reply.read(BLOCK)
-            return {name.lower(): value for name, value in reply.response.getheaders()}
+            return reply.head.headers
         finally:
             reply.close()
 
@@ -8568,11 +8527,10 @@ class Engine(Wire):
         return self._stream("POST", "/build", query, pieces=body,
                             headers=[("Content-Type", "application/x-tar"), *headers])
 
-    def image_remove(self, image: str, *, force: bool = False, prune: bool = True) -> None:
+    def image_remove(self, image: str, *, prune: bool = True) -> None:
         """DELETE /images/{name}. One that is gone is success; raises EngineError: 409, a container uses it.
         Without `prune` what it was built on stays, which is Podman's cache for the next build."""
-        query = {key: "1" for key, wanted in (("force", force), ("noprune", not prune)) if wanted}
-        self._read("DELETE", f"/images/{image}", query, also=(404,))
+        self._read("DELETE", f"/images/{image}", {} if prune else {"noprune": "1"}, also=(404,))
 
     def image_tag(self, image: str, repository: str, tag: str) -> None:
         """POST /images/{name}/tag."""
@@ -8601,11 +8559,12 @@ class Engine(Wire):
         query = {"stream": "1", "stdout": "1", "stderr": "1", **given}
         return self._hijack(f"/containers/{container}/attach", query)
 
-    def container_wait(self, container: str, condition: str = "removed") -> PendingJSON:
-        """POST /containers/{id}/wait: `{"StatusCode": int}`, to come. Asked before start, it misses nothing."""
+    def container_wait(self, container: str) -> PendingJSON:
+        """POST /containers/{id}/wait, until it is removed: `{"StatusCode": int}`, to come. Asked before start, it
+        misses nothing."""
         path = f"/containers/{container}/wait"
-        reply = self._open("POST", path, {"condition": condition}, timeout=CALL_TIMEOUT)
-        return PendingJSON(reply.call, reply.connection, reply.response)
+        reply = self._open("POST", path, {"condition": "removed"}, timeout=CALL_TIMEOUT)
+        return PendingJSON(reply)
 
     def container_kill(self, container: str, *, signal: str = "KILL", forget: bool = False) -> None:
         """POST /containers/{id}/kill. One that is gone or ended is success. `forget`: the answer is not waited for."""
@@ -8632,16 +8591,17 @@ class Engine(Wire):
         finally:
             connection.close()
 
-    def container_remove(self, container: str, *, force: bool = True) -> None:
-        """DELETE /containers/{id}, its anonymous volumes too. One that is gone, or going, is success."""
-        query = {"v": "1", **({"force": "1"} if force else {})}
-        if force and self.is_podman:  # it would give a SIGTERM ten seconds to work
+    def container_remove(self, container: str) -> bool:
+        """DELETE /containers/{id}, its anonymous volumes too; whether it was there, and is not going already."""
+        if self.is_podman:  # it would give a SIGTERM ten seconds to work
             self.container_kill(container)
         try:
-            self._read("DELETE", f"/containers/{container}", query, also=(404,))
+            self._read("DELETE", f"/containers/{container}", {"v": "1", "force": "1"})
+            return True
         except EngineError as error:
-            if error.status != 409 or "already in progress" not in error.message:
+            if error.status != 404 and not (error.status == 409 and "already in progress" in error.message):
                 raise
+            return False
 
     def detached_remove(self, name: str, image: str = "") -> bool:
         """Whether a container and an image are surely gone, asked and removed by a process that outlives ours.
@@ -8654,7 +8614,7 @@ class Engine(Wire):
         fresh.api_version, fresh.is_podman = self.api_version, self.is_podman
         deadline = time.monotonic() + 1.5
         try:
-            while time.monotonic() < deadline and not fresh._removed_now(name):
+            while time.monotonic() < deadline and not fresh.container_remove(name):
                 time.sleep(0.1)
             if image:
                 fresh.image_remove(image, prune=False)
@@ -8666,25 +8626,13 @@ class Engine(Wire):
             self._tunnel.close()
         return True
 
-    def _removed_now(self, name: str) -> bool:
-        """Whether this call removed a container. Raises EngineError: it resisted."""
-        if self.is_podman:
-            self.container_kill(name)
-        reply = self._open("DELETE", f"/containers/{name}", {"v": "1", "force": "1"}, also=(404, 409),
-                           timeout=CALL_TIMEOUT)
-        try:
-            reply.read(BLOCK)
-            return reply.response.status in (200, 204)
-        finally:
-            reply.close()
-
     def container_inspect(self, container: str) -> JSON | None:
         """GET /containers/{id}/json; None when there is no such container."""
         return self._find(f"/containers/{container}/json")
 
-    def container_list(self, *labels: str, all: bool = True) -> list[JSON]:
-        """GET /containers/json: the containers that carry all the labels; those that do not run only with `all`."""
-        return self._list("/containers/json", labels, all="1" if all else "0")
+    def container_list(self, *labels: str) -> list[JSON]:
+        """GET /containers/json: the containers that carry all the labels, whether they run or not."""
+        return self._list("/containers/json", labels, all="1")
 
     def container_put_archive(self, container: str, path: str, tar: Iterable[bytes]) -> None:
         """PUT /containers/{id}/archive: unpack a tar into a folder of it. Raises EngineError: 404 no folder."""
@@ -8695,7 +8643,7 @@ class Engine(Wire):
         """GET /containers/{id}/archive: a tar of a file, mounts included, started or not; None without one."""
         reply = self._open("GET", f"/containers/{container}/archive", {"path": path}, also=(404,), timeout=CALL_TIMEOUT)
         try:
-            return reply.read() if reply.response.status == 200 else None
+            return reply.read() if reply.status == 200 else None
         finally:
             reply.close()
 
@@ -8703,16 +8651,14 @@ class Engine(Wire):
         """POST /containers/{id}/resize: tell its terminal its size."""
         self._read("POST", f"/containers/{container}/resize", {"h": str(height), "w": str(width)})
 
-    def exec_create(self, container: str, command: Sequence[str], *, env: Iterable[str] = (), user: str = "",
-                    stdin: bool = True, tty: bool = False) -> str:
+    def exec_create(self, container: str, command: Sequence[str]) -> str:
         """POST /containers/{id}/exec: the id of a command to run in it. Raises EngineError: 409 it does not run."""
-        body: JSON = {"AttachStdin": stdin, "AttachStdout": True, "AttachStderr": True, "Tty": tty,
-                      "Cmd": list(command), "Env": list(env), "User": user}
+        body: JSON = {"AttachStdin": True, "AttachStdout": True, "AttachStderr": True, "Cmd": list(command)}
         return str(self._call("POST", f"/containers/{container}/exec", None, body).get("Id", ""))
 
-    def exec_start(self, exec_id: str, *, tty: bool = False) -> Transport:
-        """POST /exec/{id}/start: the command's stdin, and its output in frames unless it has a terminal."""
-        return self._hijack(f"/exec/{exec_id}/start", None, {"Detach": False, "Tty": tty})
+    def exec_start(self, exec_id: str) -> Transport:
+        """POST /exec/{id}/start: the command's stdin, and its output in frames."""
+        return self._hijack(f"/exec/{exec_id}/start", None, {"Detach": False, "Tty": False})
 
     def session_open(self, headers: Iterable[tuple[str, str]]) -> Transport:
         """POST /session: a stream on which the builder is the HTTP/2 client. Raises EngineError: 404 on Podman."""
@@ -8726,17 +8672,11 @@ class Engine(Wire):
         if found is not None:
             return bool((found.get("State") or {}).get("OOMKilled"))
         filters = json.dumps({"container": [container], "event": ["oom"]})
+        query = {"since": "1", "until": f"{time.time():.6f}", "filters": filters}
         try:
-            reply = self._open("GET", "/events", {"since": "1", "until": f"{time.time():.6f}", "filters": filters},
-                               timeout=2.0)
+            return any(True for _ in self._stream("GET", "/events", query, timeout=2.0))
         except CogError:
             return False  # an engine whose clock is behind ours
-        try:
-            return any(True for _ in reply.lines())
-        except StreamError:
-            return False
-        finally:
-            reply.close()
 
     def _follow(self, method: str, path: str, query: Mapping[str, str], on_event: Callable[[JSON], None],
                 **how: Any) -> None:
@@ -11522,7 +11462,7 @@ class ContainerHost(Host):
                                                       platform=plan.platform)
             self._fill(plan)
             attach = engine.container_attach(self._container, stdin="OpenStdin" in plan.body)
-            ended = engine.container_wait(self._container, "removed")
+            ended = engine.container_wait(self._container)
             engine.container_start(self._container)
         except EngineError as error:
             if self._container:
@@ -11707,7 +11647,7 @@ def run_in_image(engine: Engine, body: JSON, loop: Loop, *, files: Iterable[byte
         container = engine.container_create({**body, "Labels": {RUN_LABEL: name}, "HostConfig": host}, name=name)
         if files is not None:
             engine.container_put_archive(container, "/src", files)
-        attach, ended = engine.container_attach(container), engine.container_wait(container, "removed")
+        attach, ended = engine.container_attach(container), engine.container_wait(container)
         sources += [loop.add(attach, on_text, lambda: None), loop.add(ended, on_exit, lambda: None)]
         engine.container_start(container)
         loop.run(lambda: not any(source.open for source in sources[:1 if codes else 2]),
@@ -12969,13 +12909,10 @@ class Web:
         goal = f"[{endpoint.host}]:{endpoint.port}" if ":" in endpoint.host else f"{endpoint.host}:{endpoint.port}"
         sent = f"proxy-authorization: {credentials}\r\n" if credentials else ""
         connection.sendall(f"CONNECT {goal} HTTP/1.1\r\nhost: {goal}\r\n{sent}\r\n".encode("ascii"))
-        text = b""
-        while not text.endswith(b"\r\n\r\n") and len(text) < HEAD_LIMIT:
-            data = connection.recv(1)
-            if not data:
-                raise ModelGone(f"the proxy {proxy.place} ended the connection to {goal}")
-            text += data
-        status = parse_head(text.strip()).start[1:]
+        try:
+            status = read_head(connection)[0].start[1:]
+        except ConnectionError as error:
+            raise ModelGone(f"the proxy {proxy.place} ended the connection to {goal}") from error
         if not status[0].startswith("2"):
             raise ModelGone(f"the proxy {proxy.place} refuses a connection to {goal}: {' '.join(status)}",
                             hint="its variable may need a user: https_proxy=http://USER:PASSWORD@HOST:PORT"

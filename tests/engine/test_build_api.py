@@ -64,7 +64,7 @@ def build(engine: Engine) -> Iterator[Builder]:
     builder = Builder(engine)
     yield builder
     for image in builder.images:
-        engine.image_remove(image, force=True)
+        engine._read("DELETE", f"/images/{image}", {"force": "1"})
 
 
 def list_folder(folder: Path) -> str:

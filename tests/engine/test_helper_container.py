@@ -78,7 +78,7 @@ class Box:
 
     def close(self) -> None:
         self.loop.close()
-        self.engine.container_remove(self.container, force=True)
+        self.engine.container_remove(self.container)
 
 
 @pytest.fixture
