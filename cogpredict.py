@@ -7861,7 +7861,8 @@ def explain_dial(address: Address, error: OSError, environ: Mapping[str, str]) -
     if "has expired" in str(error):
         return EngineUnreachable(what, hint="the engine needs a new certificate, or this machine's clock is wrong")
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return EngineUnreachable(what, hint="ca.pem in DOCKER_CERT_PATH must be the authority that signed it")
+        authorities = address.ca or "ca.pem in DOCKER_CERT_PATH"
+        return EngineUnreachable(what, hint=f"{authorities} must hold the authority that signed its certificate")
     if address.scheme == "tls" and type(error).__name__.startswith("SSL"):
         return EngineUnreachable(what, hint="does it speak TLS, and do the files in DOCKER_CERT_PATH fit it?")
     if address.scheme == "unix":

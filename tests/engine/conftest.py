@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -113,6 +114,34 @@ def remove_images(engine_address: str) -> Callable[[list[Path]], None]:
                 remove_image(engine, image["Id"])
 
     return remove
+
+
+def try_beside(engine_address: str, host: dict[str, Any], *command: str) -> bool:
+    """Whether a command succeeds in a container that shares something with the engine's machine."""
+    body = {"Image": "python:3.11-slim", "Labels": {"cog.test": "beside"}, "HostConfig": host,
+            "Cmd": ["sh", "-c", '"$@" && echo 1', "sh", *command]}
+    try:
+        return b"1" in str(make_image.Engine(engine_address).run(body)).encode()
+    except make_image.EngineFailed:
+        return False
+
+
+@pytest.fixture(scope="session")
+def same_files(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Skips what is about files that the engine sees too."""
+    folder = tmp_path_factory.mktemp("seen")
+    mounts = [{"Type": "bind", "Source": str(folder), "Target": "/seen"}]
+    if not try_beside(engine_address, {"Mounts": mounts}, "test", "-d", "/seen"):
+        pytest.skip(f"the engine does not see {folder}; ENGINE_SEES in tests/engines/engine")
+
+
+@pytest.fixture(scope="session")
+def same_network(engine_address: str) -> None:
+    """Skips what is about ports of the engine's machine."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dial = f"import socket; socket.create_connection({server.getsockname()})"
+        if not try_beside(engine_address, {"NetworkMode": "host"}, "python", "-c", dial):
+            pytest.skip("the engine is in another network; `nsenter --net=/run/netns/NAME` in front of the tests")
 
 
 def remove_image(engine: make_image.Engine, image: str) -> None:

@@ -153,7 +153,7 @@ def running(project):
 # -- pipes
 
 
-def test_a_command_sees_the_project_and_its_status_is_ours(execute, project):
+def test_a_command_sees_the_project_and_its_status_is_ours(execute, project, same_files):
     code, out, err = execute("exec", "sh", "-c", "pwd; cat cog.yaml; echo made > made.txt; echo wrong >&2; exit 3")
     assert code == 3
     assert out == b"/src\n" + (project / "cog.yaml").read_bytes()
@@ -399,7 +399,7 @@ def free_port():
         return trial.getsockname()[1]
 
 
-def test_a_port_is_published(start):
+def test_a_port_is_published(start, same_network):
     port = free_port()
     child = start(*QUIET, "-p", f"{port}:8000", "python", "-um", "http.server", "8000")
     deadline = time.monotonic() + 20
@@ -424,7 +424,7 @@ def test_a_port_that_the_engine_chooses_is_told(execute):
     assert b"port " not in execute("exec", "-p", f"{free_port()}:80", "true")[2].replace(b"with the port", b"")
 
 
-def test_a_port_that_is_taken_is_an_error_of_ours(execute):
+def test_a_port_that_is_taken_is_an_error_of_ours(execute, same_network):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -432,7 +432,7 @@ def test_a_port_that_is_taken_is_an_error_of_ours(execute):
     assert code == 125 and out == b"" and err.startswith(b"error: ") and b"in use" in err
 
 
-def test_a_volume_and_a_user(execute, tmp_path):
+def test_a_volume_and_a_user(execute, tmp_path, same_files):
     (tmp_path / "note").write_text("seen")
     code, out, err = execute(*QUIET, "-v", f"{tmp_path}/note:/data/note:ro", "--user", "12:34", "sh", "-c",
                              "id -u; cat /data/note")

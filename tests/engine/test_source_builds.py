@@ -1,7 +1,6 @@
 """Models in folders in trying circumstances: secrets, private bases, proxies, wheels, many files, full disks."""
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
@@ -250,71 +249,6 @@ def test_whatever_ends_the_asking_leaves_no_container(model, command, number):
     while left := set(askers()) - set(before):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def await_port(address: str) -> None:
-    """Return when something listens. Raises OSError: nothing does for ten seconds."""
-    host, _, port = address.partition(":")
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            return socket.create_connection((host, int(port))).close()
-        except ConnectionRefusedError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-
-
-@pytest.fixture
-def registry(tmp_path):
-    """The address of a registry that asks for me:NOT_FOR_OTHERS, with BASE in it as base:1."""
-    program = shutil.which("docker-registry")
-    if not program or not shutil.which("htpasswd"):
-        pytest.skip("no registry on this machine: apt-get install docker-registry apache2-utils")
-    folder, address = tmp_path / "registry", f"127.0.0.1:{free_port()}"
-    folder.mkdir()
-    subprocess.run(["htpasswd", "-Bbc", str(folder / "users"), "me", NOT_FOR_OTHERS], check=True, capture_output=True)
-    (folder / "config.yml").write_text(
-        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
-        f"http: {{addr: '{address}'}}\nauth: {{htpasswd: {{realm: test, path: {folder}/users}}}}\n")
-    with subprocess.Popen([program, "serve", str(folder / "config.yml")], stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL) as server:
-        try:
-            await_port(address)
-            engine = make_image.Engine()
-            engine.call("POST", f"/images/{BASE}/tag", {"repo": f"{address}/base", "tag": "1"})
-            auth = base64.urlsafe_b64encode(json.dumps({"username": "me", "password": NOT_FOR_OTHERS}).encode())
-            connection = socket.socket(socket.AF_UNIX)
-            connection.connect(cogpredict.parse_address(os.environ["DOCKER_HOST"]).path)
-            with connection, connection.makefile("rb") as answer:
-                connection.sendall(f"POST /images/{address}/base/push?tag=1 HTTP/1.0\r\nX-Registry-Auth: "
-                                   f"{auth.decode()}\r\nContent-Length: 0\r\n\r\n".encode())
-                assert b'"error"' not in answer.read()
-            engine.call("DELETE", f"/images/{address}/base:1", {})
-            yield address
-            for image in list_images("reference", f"{address}/base"):
-                for tag in image["RepoTags"]:
-                    if tag.startswith(address):
-                        engine.call("DELETE", f"/images/{tag}", {})
-        finally:
-            server.terminate()
-
-
-def test_a_private_base_needs_what_docker_login_left(model, registry, seal):
-    run = model("echo")
-    code, _, err = run("predict", "--base-image", f"{registry}/base:1")
-    assert code == 4 and f"{registry}/base:1 cannot be had" in err and "Traceback" not in err
-    (seal / ".docker").mkdir()
-    auth = base64.b64encode(f"me:{NOT_FOR_OTHERS}".encode()).decode()
-    (seal / ".docker" / "config.json").write_text(json.dumps({"auths": {registry: {"auth": auth}}}))
-    code, out, err = run("predict", "--base-image", f"{registry}/base:1", "--debug")
-    assert (code, out) == (0, "world\n") and NOT_FOR_OTHERS not in err and auth not in err, err
 
 
 def picture() -> bytes:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from certificates import engine_context, make_authority
 from fakeengine import FakeEngine, Step, ping_reply, reply, upgraded
 
 import cogpredict
@@ -23,35 +24,14 @@ INFO = Step("GET /v1.41/info", reply("200 OK", b'{"ID": "x"}'))
 PING = Step("GET /_ping", ping_reply())
 
 
-def openssl(folder: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, stdin=subprocess.DEVNULL, capture_output=True)
-
-
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ca.pem, cert.pem and key.pem (the client's), server.pem and server-key.pem."""
-    folder = tmp_path_factory.mktemp("tls")
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    openssl(folder, "req", "-x509", *curve, "-days", "9", "-subj", "/CN=test authority", "-keyout", "ca-key.pem",
-            "-out", "ca.pem", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
-    for key, cert, extra in (("server-key.pem", "server.pem", "subjectAltName=IP:127.0.0.1"),
-                             ("key.pem", "cert.pem", "extendedKeyUsage=clientAuth")):
-        (folder / "ext").write_text(f"{extra}\nauthorityKeyIdentifier=keyid\n")
-        openssl(folder, "req", *curve, "-subj", "/CN=test", "-keyout", key, "-out", "request.pem")
-        openssl(folder, "x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-days", "9",
-                "-CAcreateserial", "-extfile", "ext", "-out", cert)
-    return folder
+    return make_authority(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
 def tls(authority: Path) -> ssl.SSLContext:
-    """A server that demands the client's certificate, and takes the end of TCP's stream for an end, as Go does."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(authority / "server.pem", authority / "server-key.pem")
-    context.load_verify_locations(authority / "ca.pem")
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0x80)
-    return context
+    return engine_context(authority)
 
 
 def docker_environ(fake: FakeEngine, authority: Path) -> dict[str, str]:

@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
+from certificates import CURVE, openssl
 
 import cogpredict
 
@@ -423,17 +423,12 @@ def test_out_of_time(start, call):
 # TLS and proxies
 
 
-def openssl(folder: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, stdin=subprocess.DEVNULL, capture_output=True)
-
-
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a certificate that signs itself, for this machine and model.example."""
     folder = tmp_path_factory.mktemp("tls")
-    openssl(folder, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "9",
-            "-subj", "/CN=model", "-addext", "subjectAltName=IP:127.0.0.1,DNS:model.example", "-keyout", "key.pem",
-            "-out", "cert.pem")
+    openssl(folder, "req", "-x509", *CURVE, "-days", "9", "-subj", "/CN=model", "-keyout", "key.pem", "-out",
+            "cert.pem", "-addext", "subjectAltName=IP:127.0.0.1,DNS:model.example")
     return folder
 
 
