@@ -766,6 +766,9 @@ def parse_argv(argv: list[str]) -> Options:
         rest, words = split_words(rest, COMMAND_FLAGS[command][1])
     rest = [f"{word}=true" if word == "--use-cog-base-image" else word for word in rest
             if command != "build" or word not in OF_OLD]
+    for word in rest:
+        if word.startswith("-") and word.partition("=")[2] == "--":  # argparse takes it for no value at all
+            raise UsageError(f"{word} has no value", hint=f"cog.pyz {command} --help")
     raw = vars(flag_parser(command).parse_intermixed_args(rest))
     images = raw.pop("image", ())
     given: dict[str, Any] = {**COMMAND_DEFAULTS.get(command, {}), **{
@@ -4889,7 +4892,9 @@ def base_image(config: Config, settings: BuildSettings) -> str:
     >>> base_image(Config(python_version="3.11", gpu=True, cuda="11.8", cudnn="8"), BuildSettings())
     'nvidia/cuda:11.8.0-cudnn8-devel-ubuntu22.04'
     """
-    if len(settings.base_image.split()) > 1:
+    import re
+
+    if not re.fullmatch(r"[\w.:/@\[\]+-]*", settings.base_image, re.ASCII):
         raise UsageError(f"base image {settings.base_image!r} is no image name", hint="for example: python:3.12-slim")
     if settings.base_image:
         return settings.base_image
@@ -5863,7 +5868,8 @@ def gpu_request(text: str, fields: list[str], *, cdi: bool, hint: str) -> JSON:
                 count = value if equals else key
         else:
             raise UsageError(f"invalid GPU specification: {text!r}: unknown key {key!r}", hint=hint)
-    if not (count in ("", "all") or count.isdigit()) or (count and devices) or not (count or devices or driver):
+    is_count = count in ("", "all") or (count.isascii() and count.isdigit() and len(count) < 6)
+    if not is_count or (count and devices) or not (count or devices or driver):
         raise UsageError(f"invalid GPU specification: {text!r}", hint=hint)
     if all("/" in device for device in devices) and devices:
         return {"Driver": "cdi", "DeviceIDs": devices}
@@ -7702,7 +7708,7 @@ class EngineAbsent(EngineUnreachable):
 
 
 def parse_address(text: str, *, tls: bool = False, cert_path: str = "", verify: bool = True) -> Address:
-    """The Address that a DOCKER_HOST-like text names. Raises EngineUnreachable: it names none.
+    """The Address that a DOCKER_HOST-like text names. Raises UsageError: it names none.
 
     >>> parse_address("unix:///run/docker.sock").path
     '/run/docker.sock'
@@ -7720,11 +7726,11 @@ def parse_address(text: str, *, tls: bool = False, cert_path: str = "", verify: 
     user, _, place = place.rpartition("@")
     host, port = split_port(place)
     if not separator or scheme not in ("tcp", "http", "https", "tls", "ssh") or not host or port < 0:
-        raise EngineUnreachable(f"{text!r} is not the address of an engine",
-                                hint="unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST")
+        raise UsageError(f"{text!r} is not the address of an engine",
+                         hint="unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST")
     if scheme == "ssh":
         if host.startswith("-") or user.startswith("-"):
-            raise EngineUnreachable(f"{text!r} is not the address of an engine", hint="ssh://USER@HOST")
+            raise UsageError(f"{text!r} is not the address of an engine", hint="ssh://USER@HOST")
         return Address("ssh", host, port, "/" + path if path else "/var/run/docker.sock", user=user)
     if not (tls or scheme in ("https", "tls")):
         return Address("tcp", host, port or 2375)
@@ -11679,11 +11685,12 @@ def first_file(tar: bytes) -> bytes | None:
 
 
 class Terminal:
-    """The user's terminal, on a descriptor: raw between `enter` and `leave`."""
+    """The user's terminal, on a descriptor: raw between `enter` and `leave`, or our death."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._saved: list[Any] = []
+        self._guardian: Guardian | None = None
 
     def size(self) -> tuple[int, int]:
         """Its lines and columns, 0 where they are not known."""
@@ -11701,19 +11708,28 @@ class Terminal:
         try:
             self._saved = termios.tcgetattr(self._descriptor)
             tty.setraw(self._descriptor, termios.TCSANOW)
+            raw = termios.tcgetattr(self._descriptor)
         except termios.error:
-            pass  # it is gone
+            return  # it is gone
+        self._guardian = Guardian(lambda: termios.tcgetattr(self._descriptor) != raw or self._restore(),
+                                  [self._descriptor])
 
     def leave(self) -> None:
         """Make it what it was."""
+        if self._saved:
+            self._restore()
+            self._saved = []
+        if self._guardian is not None:
+            self._guardian.dismiss()
+
+    def _restore(self) -> bool:
         import termios
 
-        if self._saved:
-            try:
-                termios.tcsetattr(self._descriptor, termios.TCSANOW, self._saved)
-            except termios.error:
-                pass  # it is gone
-            self._saved = []
+        try:
+            termios.tcsetattr(self._descriptor, termios.TCSANOW, self._saved)
+        except termios.error:
+            pass  # it is gone
+        return True
 
 
 class ExecHost(ContainerHost):
@@ -12526,14 +12542,7 @@ def plan_process(options: Options, config: Config, environment: Environment, por
 
 def process_variables(options: Options, config: Config, environment: Environment,
                       environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The variables of a program in an environment, and those that cog.yaml gives the model.
-
-    Raises UsageError: a flag that needs a container.
-    """
-    for flag, value in (("--volume", options.volume), ("--network", options.network), ("--user", options.user),
-                        ("--platform", options.platform), ("--publish", options.publish)):
-        if value:
-            raise UsageError(f"{flag} needs a container engine", hint="leave it out, or name an engine with --engine")
+    """The variables of a program in an environment, and those that cog.yaml gives the model."""
     bin_folder = os.path.dirname(environment.python)
     base = {**without_leftovers(environ), **certificate_variables(environment.folder), "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1", "VIRTUAL_ENV": environment.folder, **visible_gpus(options)}
@@ -14800,14 +14809,21 @@ def prepare_process(options: Options, config: Config, document: JSON, ports: Por
 
 def here(model: Model, options: Options, world: World) -> tuple[Config, JSON]:
     """A model for this machine and its schema, with a word on what running it here means. Raises CogError."""
-    model = model._replace(config=note_process(model.config, world))
+    model = model._replace(config=note_process(options, model.config, world))
     if model.needs_python and not options.dry_run:
         model = ask_environment(model, options, world)
     return settle_model(model, world)
 
 
-def note_process(config: Config, world: World) -> Config:
-    """The config as it is installed on this machine, with a word on what running it here means."""
+def note_process(options: Options, config: Config, world: World) -> Config:
+    """The config as it is installed on this machine, with a word on what running it here means.
+
+    Raises UsageError: a flag needs a container.
+    """
+    for flag, value in (("--volume", options.volume), ("--network", options.network), ("--user", options.user),
+                        ("--platform", options.platform), ("--publish", options.publish)):
+        if value:
+            raise UsageError(f"{flag} needs a container engine", hint="leave it out, or name an engine with --engine")
     found = config if not config.gpu or has_nvidia() else without_cuda(config)
     lost = "" if found.requirements == config.requirements else "; no NVIDIA device is here: torch comes without CUDA"
     world.console.warn(process_notice(config) + lost)
@@ -14868,6 +14884,8 @@ def write_own_file(project: str, name: str, data: bytes) -> None:
     try:
         staged.write(data)
         staged.publish(path, path)
+    except OutputError as error:
+        raise OutputError(str(error), hint="make room there" if error.hint else "") from error
     finally:
         staged.abort()
 
@@ -15204,7 +15222,7 @@ def exec_in_process(options: Options, config: Config, variables: Mapping[str, st
     import signal
 
     console, word = world.console, options.words[0]
-    config = note_process(config, world)
+    config = note_process(options, config, world)
     settings = read_build_settings(config, world.environ, world.cwd)
     environment = prepare_environment(config, settings, console, world.environ)
     base, asked = process_variables(options, config, environment, world.environ)
@@ -15344,7 +15362,11 @@ def read_secret(text: str, project: str, environ: Mapping[str, str]) -> tuple[st
 
     hint = "--secret id=ID,src=FILE or --secret id=ID,env=NAME"
     values: dict[str, str] = {}
-    for field in next(csv.reader([text]), []):
+    try:
+        fields = next(csv.reader([text]), [])
+    except csv.Error as error:
+        raise UsageError(f"--secret {text}: {error}", hint=hint) from error
+    for field in fields:
         key, equals, value = field.strip().partition("=")
         key = {"source": "src"}.get(key.lower(), key.lower())
         if not equals:

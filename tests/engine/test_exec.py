@@ -329,6 +329,18 @@ def test_a_shell_in_a_terminal(session):
     assert shell.end()[0] == 7
 
 
+def test_a_terminal_is_as_it_was_after_a_kill_too(session):
+    shell = session("exec", "bash", "--norc")
+    before = termios.tcgetattr(shell.terminal)
+    shell.wait_for(b"# ")
+    assert shell.is_raw()
+    os.kill(shell.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while shell.is_raw() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert termios.tcgetattr(shell.terminal) == before
+
+
 def test_what_was_typed_before_it_began_is_kept(session):
     shell = session(*QUIET, "bash", "--norc")
     shell.type(b"echo $((6*7))\rexit 3\r")

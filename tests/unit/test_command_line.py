@@ -43,6 +43,7 @@ def test_flags_of_other_builds_mean_nothing():
     (["predict", "m", "n"], "one IMAGE at most, got m, n", "--help"),
     (["predict", "m", "--setup", "3"], "unrecognized arguments", "--help"),
     (["predict", "m", "--timeout", "-1"], "--timeout", "--help"),
+    (["predict", "m", "--json=--"], "--json=-- has no value", "--help"),
     (["predict", "m", "--progress", "loud"], "invalid choice", "--help"),
     (["predict", "m", "--cpu", "--gpus", "all"], "exclude each other", ""),
     (["predict", "-", "--json", "-"], "stdin can be read only once, not by IMAGE - and --json -", ""),

@@ -159,7 +159,7 @@ def test_a_secret_comes_from_a_file_of_the_project_or_a_variable(tmp_path, text,
 @pytest.mark.parametrize("text, says", [
     ("a", "no key=value"), ("src=x", "no id"), ("id=a,type=disk", "unsupported type 'disk'"),
     ("id=a,mode=1", "unexpected key 'mode'"), ("id=a,src=gone", "gone: No such file"), ("id=a,env=NO", "NO is not set"),
-    ("", "no id"),
+    ("", "no id"), ("x" * 200_000, "field larger"),
 ])
 def test_a_bad_secret_is_one_line(tmp_path, text, says):
     with pytest.raises(cogpredict.UsageError, match=says) as caught:

@@ -84,9 +84,10 @@ def test_images_that_a_build_needs(settings: cog.BuildSettings, images: tuple[st
     assert cog.list_base_images(config, settings) == images
 
 
-def test_a_base_image_is_one_name() -> None:
+@pytest.mark.parametrize("text", ["python\nRUN x", "a b", "\udcff", "$BASE"])
+def test_a_base_image_is_one_name(text: str) -> None:
     with pytest.raises(cog.UsageError, match="is no image name"):
-        render(cog.BuildSettings(base_image="python\nRUN x"))
+        render(cog.BuildSettings(base_image=text))
 
 
 @pytest.mark.parametrize(("fields", "image"), [

@@ -1,6 +1,7 @@
 """What the process host decides: which Python, which environment, which variables. Nothing is installed here."""
 from __future__ import annotations
 
+import io
 import os
 import signal
 import stat
@@ -411,9 +412,11 @@ def test_a_read_only_project_is_linked_to_where_a_schema_can_lie(environment, tm
 @pytest.mark.parametrize("options, flag", [
     (Options(volume=("a:/b",)), "--volume"), (Options(network="host"), "--network"), (Options(user="me"), "--user"),
     (Options(platform="linux/arm64"), "--platform")])
-def test_flags_that_need_a_container_are_refused(environment, options, flag):
+def test_flags_that_need_a_container_are_refused_before_anything_is_made(tmp_path, options, flag):
+    world = cogpredict.World(cogpredict.Console({}), {}, str(tmp_path), str(tmp_path), io.BytesIO(), cogpredict.Loop())
     with pytest.raises(UsageError, match=f"{flag} needs a container engine"):
-        plan(environment, options=options)
+        cogpredict.here(cogpredict.Model(Config(project=str(tmp_path)), {}, needs_python=True), options, world)
+    assert not list(tmp_path.iterdir())
 
 
 def test_gpus_are_hidden_as_asked(environment):
