@@ -6381,6 +6381,31 @@ def parse_head(text: bytes) -> Head:
     return Head((start[0], start[1], start[2]), headers)
 
 
+def render_head(start: str, headers: Iterable[tuple[str, str]]) -> bytes:
+    r"""The head of an HTTP message, its end included. Raises UsageError: a value cannot be sent in one.
+
+    >>> render_head("GET / HTTP/1.1", [("Host", "model")])
+    b'GET / HTTP/1.1\r\nHost: model\r\n\r\n'
+    """
+    lines = [start, *(f"{name}: {value}" for name, value in headers), "", ""]
+    text = "\r\n".join(lines)
+    if text.count("\r") + text.count("\n") != 2 * (len(lines) - 1) or not text.isascii():
+        raise UsageError(f"{start.partition('?')[0]}: a value cannot be sent in an HTTP header")
+    return text.encode()
+
+
+def chunk_body(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Pieces in HTTP's chunked coding.
+
+    >>> b"".join(chunk_body([b"hi", b""]))
+    b'2\\r\\nhi\\r\\n0\\r\\n\\r\\n'
+    """
+    for piece in pieces:
+        if piece:
+            yield b"%x\r\n%b\r\n" % (len(piece), piece)
+    yield b"0\r\n\r\n"
+
+
 def parse_length(text: str) -> int:
     """A Content-Length in bytes. Raises StreamError: no number, or several that differ.
 
@@ -6401,14 +6426,12 @@ class MessageParser:
     "trailer", or "rest" (a body that only the connection's end ends).
     """
 
+    unframed = "length"  # the framing of a body with neither chunks nor a length: one of 0, or "rest"
+
     def __init__(self, *, limit: int = HEAD_LIMIT) -> None:
         self._limit = limit
         self._framing, self._left = "head", 0
         self._line = bytearray()
-
-    def _body(self, head: Head) -> str:
-        """How the body of a message with neither chunks nor a length is framed: "length" (of 0) or "rest"."""
-        raise NotImplementedError
 
     def feed(self, data: bytes) -> list[Head | Body | End]:
         """What these bytes complete. Raises StreamError: not HTTP/1.x, or a head that is too long."""
@@ -6464,7 +6487,7 @@ class MessageParser:
         elif "content-length" in head.headers:
             self._framing, self._left = "length", parse_length(head.headers["content-length"])
         else:
-            self._framing, self._left = self._body(head), 0
+            self._framing, self._left = self.unframed, 0
         if self._framing == "length" and not self._left:
             self._framing = "head"
             return [head, End()]
@@ -6502,9 +6525,6 @@ class RequestParser(MessageParser):
     [Body(data=b'hi'), End()]
     """
 
-    def _body(self, head: Head) -> str:
-        return "length"
-
 
 class ReplyParser(MessageParser):
     """Replies as a client sees them; `method` is the request's. Interim ones (1xx) are left out.
@@ -6512,6 +6532,8 @@ class ReplyParser(MessageParser):
     >>> ReplyParser("GET").feed(b"HTTP/1.1 204 No Content\\r\\n\\r\\n")[0].start[1]
     '204'
     """
+
+    unframed = "rest"
 
     def __init__(self, method: str, *, limit: int = HEAD_LIMIT) -> None:
         super().__init__(limit=limit)
@@ -6525,9 +6547,6 @@ class ReplyParser(MessageParser):
         if self._method == "HEAD" or status in ("204", "304"):
             return [head, End()]
         return super().begin(head) if not status.startswith("1") else []
-
-    def _body(self, head: Head) -> str:
-        return "rest"
 
 
 class ServerEvent(NamedTuple):
@@ -8245,16 +8264,12 @@ def send_body(connection: socket.socket, pieces: Iterable[bytes]) -> bytes:
     connection.setblocking(False)
     heard = bytearray()
     try:
-        for piece in pieces:
-            if piece and not send_chunk(connection, b"%x\r\n%b\r\n" % (len(piece), piece), heard):
-                return bytes(heard)
-        send_chunk(connection, b"0\r\n\r\n", heard)
+        for chunk in chunk_body(pieces):
+            if not send_chunk(connection, chunk, heard):
+                break
         return bytes(heard)
     finally:
-        try:
-            connection.settimeout(None)
-        except OSError:
-            pass
+        connection.settimeout(None)
 
 
 def send_chunk(connection: socket.socket, data: bytes, heard: bytearray) -> bool:
@@ -8281,19 +8296,6 @@ def send_chunk(connection: socket.socket, data: bytes, heard: bytearray) -> bool
             if heard.startswith((b"HTTP/1.1 4", b"HTTP/1.1 5")):
                 return False
     return True
-
-
-def request_head(method: str, target: str, headers: Iterable[tuple[str, str]]) -> bytes:
-    r"""The head of one request. Raises UsageError: a header cannot be sent.
-
-    >>> request_head("GET", "/_ping", [("Accept", "text/plain")])
-    b'GET /_ping HTTP/1.1\r\nHost: engine\r\nAccept: text/plain\r\n\r\n'
-    """
-    lines = [f"{method} {target} HTTP/1.1", "Host: engine", *(f"{name}: {value}" for name, value in headers)]
-    text = "\r\n".join(lines)
-    if text.count("\r") + text.count("\n") != 2 * (len(lines) - 1) or not text.isascii():
-        raise UsageError(f"{method} {target.partition('?')[0]}: a value cannot be sent in an HTTP header")
-    return text.encode() + b"\r\n\r\n"
 
 
 class Wire:
@@ -8375,14 +8377,14 @@ class Wire:
         target = (f"/v{self.api_version}" if self.api_version else "") + urllib.parse.quote(path, safe="/:@")
         if query:
             target += "?" + urllib.parse.urlencode(query)
-        sent = [("User-Agent", f"cog.pyz/{__version__}"), *headers]
+        sent = [("Host", "engine"), ("User-Agent", f"cog.pyz/{__version__}"), *headers]
         if body is not None:
             sent.append(("Content-Type", "application/json"))
         if chunked:
             sent.append(("Transfer-Encoding", "chunked"))
         elif method != "GET":
             sent.append(("Content-Length", str(len(data))))
-        return request_head(method, target, sent), data
+        return render_head(f"{method} {target} HTTP/1.1", sent), data
 
     @staticmethod
     def _ask(call: str, connection: socket.socket, data: bytes, pieces: Iterable[bytes] | None,
@@ -10259,27 +10261,11 @@ STUCK_AFTER = 1.0  # seconds after which an interruption that waits for its turn
 TROUBLE_LIMIT = 1 << 13  # bytes of what the helper says on its stderr that are kept
 
 
-class Stream(Protocol):
-    """A stream that a Loop can wait for, such as an engine's Transport. Nothing in it blocks."""
-
-    def fileno(self) -> int:
-        """The descriptor to wait for. One that is written elsewhere also has `write_fileno`."""
-
-    def pending(self) -> bool:
-        """Whether bytes are here that waiting cannot see."""
-
-    def recv(self, limit: int, /) -> bytes:
-        """At most so many bytes, none at the end. Raises BlockingIOError: nothing is here."""
-
-    def send(self, data: memoryview, /) -> int:
-        """How many bytes were taken. Raises BlockingIOError: none."""
-
-    def close(self) -> None:
-        """Close it."""
-
-
 class PipeStream:
-    """A child's stdout and stdin as one Stream; the second may be -1. Owns both descriptors."""
+    """A child's stdout and stdin as one stream, which a Loop can wait for as for a Transport; the second may be -1.
+
+    Owns both descriptors.
+    """
 
     def __init__(self, reading: int, writing: int = -1) -> None:
         self._reading, self._writing = reading, writing
@@ -10324,8 +10310,11 @@ class BorrowedStream(PipeStream):
         """Leave it to its owner."""
 
 
+Stream = Union[Transport, PipeStream]
+
+
 class Source:
-    """A Stream in a Loop, with what waits to be written to it. `queued` is how many bytes that is."""
+    """A stream in a Loop, with what waits to be written to it. `queued` is how many bytes that is."""
 
     def __init__(self, stream: Stream, on_data: Callable[[bytes], None], on_end: Callable[[], None],
                  on_room: Callable[[], None] | None) -> None:
@@ -10383,7 +10372,7 @@ class Loop:
         """Whether an interruption has been waiting for long, since a callback does not come back."""
         return self._error is not None and time.monotonic() - self._held_since > STUCK_AFTER
 
-    def add(self, stream: Stream, on_data: Callable[[bytes], None], on_end: Callable[[], None],
+    def add(self, stream: Stream, on_data: Callable[[bytes], None], on_end: Callable[[], None] = lambda: None,
             on_room: Callable[[], None] | None = None) -> Source:
         """Wait for this too. `on_end` is called once, when it ends or breaks; `on_room` when its queue is short."""
         source = Source(stream, on_data, on_end, on_room)
@@ -10554,9 +10543,9 @@ class Channel:
 class Link:
     """The near end of the helper's stream. `framed`: it is an engine's, with the helper's stderr mixed in.
 
-    `health` is the model's last status ("" before there is one), `health_body` what it said with it, `health_count` how
-    many times it was told; `hello` what the helper said of itself, `trouble` the end of what it wrote to its stderr,
-    `exited` the exit status of a spawned model. `ended` is True when the stream is gone, `end_reason` says why.
+    `health` is the model's last status ("" before there is one), `health_body` what it said with it; `exited` the exit
+    status of a spawned model; `hello` what the helper said of itself, `trouble` the end of what it wrote to its stderr.
+    `ended` is True when the stream is gone, `end_reason` says why.
     """
 
     def __init__(self, loop: Loop, stream: Stream, lane: Lane | None, settings: JSON, *, framed: bool) -> None:
@@ -10572,20 +10561,14 @@ class Link:
         self._answers: list[JSON] = []
         self._settings = settings
         self.hello: JSON = {}
-        self.health, self.health_count = "", 0
+        self.health = ""
         self.health_body: JSON | None = None
-        self.on_health: Callable[[], None] | None = None
         self.exited: int | None = None
         self._heard = False  # a byte of the helper's was here
         self.trouble = bytearray()
         self.ended, self.end_reason = False, ""
         self._source = loop.add(stream, self._on_data, self._on_end, self._pump)
         self.control({"window": self._window, **settings})
-
-    @property
-    def greeted(self) -> bool:
-        """Whether the helper has said hello."""
-        return bool(self.hello)
 
     def send_frame(self, kind: int, channel: int, payload: bytes = b"") -> None:
         """Queue one frame."""
@@ -10699,9 +10682,6 @@ class Link:
         elif "health" in event:
             body = event.get("body")
             self.health, self.health_body = str(event["health"]), body if isinstance(body, dict) else None
-            self.health_count += 1
-            if self.on_health is not None:
-                self.on_health()
         elif isinstance(event.get("exited"), int):
             self.exited = event["exited"]
         else:
@@ -10745,33 +10725,18 @@ class Link:
         self.forget(channel, reset=reset)
         channel.on_end(reason)
 
-    def request(self, method: str, path: str, *, body: bytes | Iterable[bytes] = b"",
-                headers: Mapping[str, str] | None = None, timeout: float | None = None) -> Answer:
-        """The model's answer, as soon as its head is here. Raises ModelGone: there is none, or not in time."""
-        reply = self.open(method, path, body=body, headers=headers, timeout=timeout)
-        reply.wait()
-        return reply
-
-    def open(self, method: str, path: str, *, body: bytes | Iterable[bytes] = b"",
-             headers: Mapping[str, str] | None = None, timeout: float | None = None) -> Answer:
-        """The reply to come; nothing is waited for. A body in pieces travels chunked, or as the headers say."""
+    def open(self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+        """The reply to come; nothing is waited for. Raises ModelGone."""
         if self.ended:
             raise ModelGone(self.end_reason)
-        fields = {"host": f"127.0.0.1:{self._settings.get('port', 0)}", "connection": "close",
-                  **{name.lower(): value for name, value in (headers or {}).items()}}
-        if isinstance(body, bytes):
-            if body or method not in ("GET", "HEAD"):
-                fields["content-length"] = str(len(body))
-        elif "content-length" not in fields:
-            fields["transfer-encoding"] = "chunked"
-            body = chunk_body(body)
-        head = f"{method} {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        fields = {"host": f"127.0.0.1:{self._settings.get('port', 0)}", "connection": "close", **(headers or {})}
+        if body or method != "GET":
+            fields["content-length"] = str(len(body))
         channel = self._channels[self._next_number] = Channel(self, self._next_number, self._window)
         self._next_number += 2
         self.send_frame(LINK_OPEN, channel.number)
-        reply = Answer(self._loop, channel, method, timeout)
-        pieces = [body] if isinstance(body, bytes) else body
-        channel.write(chain_bytes((head + "\r\n").encode("iso-8859-1"), pieces), finish=False)
+        reply = Answer(self._loop, channel, method)
+        channel.write([render_head(f"{method} {path} HTTP/1.1", fields.items()), body], finish=False)
         return reply
 
 
@@ -10781,41 +10746,18 @@ def chain_bytes(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-def chunk_body(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Pieces in HTTP's chunked coding.
-
-    >>> b"".join(chunk_body([b"hi", b""]))
-    b'2\\r\\nhi\\r\\n0\\r\\n\\r\\n'
-    """
-    for piece in pieces:
-        if piece:
-            yield b"%x\r\n%b\r\n" % (len(piece), piece)
-    yield b"0\r\n\r\n"
-
-
-class Carrier(Protocol):
-    """What brings the bytes of a reply."""
-
-    on_data: Callable[[bytes], object]
-    on_end: Callable[[str | None], object]
-
-    def use(self, count: int, /) -> None:
-        """So many bytes were dealt with."""
-
-    def close(self) -> None:
-        """Bring no more."""
-
-
 class Answer:
     """The model's reply to one request. `status` and `headers` (lower-case names) are there once `ready`.
 
     Reading runs the loop, so it may not be done from a callback. `timeout`, in seconds, bounds every single wait.
     """
 
-    def __init__(self, loop: Loop, channel: Carrier, method: str, timeout: float | None) -> None:
+    timeout: float | None = None
+
+    def __init__(self, loop: Loop, channel: Channel | Exchange, method: str) -> None:
         from collections import deque
 
-        self._loop, self._channel, self._timeout = loop, channel, timeout
+        self._loop, self._channel = loop, channel
         self._parser = ReplyParser(method)
         self._parts: deque[bytes] = deque()
         self._failure: CogError | None = None
@@ -10870,10 +10812,10 @@ class Answer:
             self._failure = self._failure or error
 
     def _wait(self, until: Callable[[], bool]) -> None:
-        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        deadline = None if self.timeout is None else time.monotonic() + self.timeout
         if not self._loop.run(until, deadline):
             self.close()
-            raise ModelGone(f"the model said nothing for {self._timeout or 0:g} seconds")
+            raise ModelGone(f"the model said nothing for {self.timeout or 0:g} seconds")
 
     def wait(self) -> None:
         """Wait for the head. Raises ModelGone."""
@@ -10895,10 +10837,9 @@ class Answer:
             return bytes(whole)
         self._wait(lambda: self.readable)
         if not self._parts:
-            if self._failure is not None:
-                self.close()
-                raise self._failure
             self.close()
+            if self._failure is not None:
+                raise self._failure
             return b""
         part = self._parts.popleft()
         if len(part) > limit:
@@ -10956,26 +10897,17 @@ class Lane:
         self.on_upload, self.on_webhook, self.json_reader = on_upload, on_webhook, json_reader
         self.files: list[tuple[Callable[[], BinaryIO], int | None]] = []
         self.uploads = 0  # numbers that were given out
-        self.working = 0  # uploads that have not ended
+        self.open_uploads = 0  # those that have not ended
         self.received = 0  # bytes that came
 
     def url(self, path: str) -> str:
         """A path of the lane's as the model can ask for it."""
         return f"http://127.0.0.1:{self.port}/{self.token}/{path}"
 
-    @property
-    def hook_url(self) -> str:
-        """Where the runtime is told to post webhooks to."""
-        return self.url("hook")
-
     def add_file(self, open_file: Callable[[], BinaryIO], name: str, size: int | None) -> str:
         """The URL of an input file, opened anew for each time it is asked for. `size` in bytes, None: until its end."""
         self.files.append((open_file, size))
         return self.url(f"in/{len(self.files) - 1}/{quote_name(name)}")
-
-    def open_uploads(self) -> int:
-        """How many uploads have begun and not ended."""
-        return self.working
 
     def serve(self, channel: Channel) -> None:
         """Answer what comes on a channel."""
@@ -11070,7 +11002,7 @@ class LaneConnection:
         lane.uploads += 1
         self._respond("500 Internal Server Error")
         self._sink = lane.on_upload(number, name, head.headers.get("content-type", ""), length)
-        lane.working += 1
+        lane.open_uploads += 1
         self._respond("200 OK", {"Location": lane.url(f"out/{number}/{quote_name(name)}"), "Content-Length": "0"})
 
     def _end(self) -> None:
@@ -11078,7 +11010,7 @@ class LaneConnection:
         sink, self._sink = self._sink, None
         reader, self._reader = self._reader, None
         if sink is not None:
-            self._lane.working -= 1
+            self._lane.open_uploads -= 1
             sink.close()
         elif reader is not None:
             self._lane.on_webhook(reader.close())
@@ -11087,7 +11019,7 @@ class LaneConnection:
         self._done = True
         sink, self._sink, self._reader = self._sink, None, None
         if sink is not None:
-            self._lane.working -= 1
+            self._lane.open_uploads -= 1
             sink.abort()
 
     def _respond(self, status: str, headers: dict[str, str] | None = None, chunks: Iterable[bytes] = ()) -> None:
@@ -11099,8 +11031,8 @@ class LaneConnection:
             return
         self._answered = True
         status, headers, chunks = self._answer
-        lines = [f"HTTP/1.1 {status}", "Connection: close", *(f"{name}: {value}" for name, value in headers.items())]
-        self._channel.write(chain_bytes("\r\n".join([*lines, "", ""]).encode("iso-8859-1"), chunks), finish=True)
+        head = render_head(f"HTTP/1.1 {status}", {"Connection": "close", **headers}.items())
+        self._channel.write(chain_bytes(head, chunks), finish=True)
 
 
 def quote_name(name: str) -> str:
@@ -11251,17 +11183,6 @@ def pick_ports(network: str, number: int) -> Ports:
     return Ports(lane + 6000 if shares_network(network) else MODEL_PORT, lane)
 
 
-def without_gpus(plan: Plan) -> Plan:
-    """The same plan with no device request."""
-    return plan._replace(body={**plan.body, "HostConfig": {**plan.body["HostConfig"], "DeviceRequests": []}})
-
-
-def without_init(plan: Plan) -> Plan:
-    """The same plan for an engine that has no init program."""
-    host = {key: value for key, value in plan.body["HostConfig"].items() if key != "Init"}
-    return plan._replace(body={**plan.body, "HostConfig": host})
-
-
 GPU_HINT = ("the engine has no GPU for a container: it needs the NVIDIA driver and the NVIDIA Container Toolkit "
             "(on Podman a CDI specification: nvidia-ctk cdi generate); --cpu runs without a GPU")
 
@@ -11303,6 +11224,11 @@ class Host:
     def health_body(self) -> JSON | None:
         """What the model said with its last status."""
         return self.link.health_body if self.link is not None else None
+
+    @property
+    def hello(self) -> JSON:
+        """What the helper said of itself; empty before it has."""
+        return self.link.hello if self.link is not None else {}
 
     @property
     def speaks_coglet(self) -> bool:
@@ -11424,84 +11350,91 @@ class ContainerHost(Host):
     `exit_code` is None while the container runs.
     """
 
+    looks_first = False  # for the project, before the container starts
+
     def __init__(self, engine: Engine, plan: Plan, lane: Lane | None, loop: Loop, console: Console) -> None:
         super().__init__(loop, console)
         self._engine, self._plan, self._lane = engine, plan, lane
         self.exit_code: int | None = None
-        self._container, self._is_starting, self._has_init, self._wait_ended = "", False, False, False
-        self._output: Source | None = None
+        self._container, self._is_starting, self._has_init = "", False, False
+        self._output: Source | None = None  # its stdin, stdout and stderr
+        self._end: Source | None = None  # what tells its exit code
         self._interpreters = list(plan.interpreters)
         self._frames = FrameParser()
-        self._logs_ended = False
         self._marks = 0
         self._cut: dict[int, bytes] = {}  # the beginning of a mark, by stream
         self._guardian: Guardian | None = None
         self._tries = 0  # to run a helper
-        self._seen = False  # the project was looked for in the container
+        self._unseen = plan.project if plan.project and not plan.project.copied else None  # to be looked for in there
 
     @property
     def gone(self) -> bool:
         """Whether the container has ended, or can no longer be reached."""
-        return self.exit_code is not None or (self.link is not None and self.link.ended and self.link.greeted)
+        return self.exit_code is not None or (bool(self.hello) and super().gone)
+
+    @property
+    def _logs_ended(self) -> bool:
+        return self._output is not None and not self._output.open
 
     def start(self) -> None:
         """Create and start the container and bring up the helper in it. Raises EngineError."""
-        engine, name = self._engine, self._plan.name
+        engine, name, settings = self._engine, self._plan.name, self._plan.body["HostConfig"]
         self._guardian = Guardian(lambda: engine.detached_remove(name), engine.descriptors())
-        try:
-            self._start_container(self._plan)
-        except EngineError as error:
-            if not (is_missing_gpu(error) and self._plan.body["HostConfig"]["DeviceRequests"]):
-                raise
-            if not self._plan.gpus_by_label:
-                raise EngineError(error.call, error.status, error.message, hint=GPU_HINT) from error
-            self._console.warn("Missing device driver, re-trying without GPU")
-            self._start_container(without_gpus(self._plan))
+        while not self._container:
+            try:
+                self._start_container(settings)
+            except EngineError as error:
+                settings = self._spare(settings, error)
         self._start_helper()
         self._remove_orphans()
 
-    def _start_container(self, plan: Plan) -> None:
+    def _spare(self, settings: JSON, error: EngineError) -> JSON:
+        """A HostConfig without what the engine lacks. Raises EngineError: nothing in it, or nothing to do without."""
+        if is_missing_init(error) and "Init" in settings:
+            return {key: value for key, value in settings.items() if key != "Init"}
+        if not (is_missing_gpu(error) and settings["DeviceRequests"]):
+            raise error
+        if not self._plan.gpus_by_label:
+            raise EngineError(error.call, error.status, error.message, hint=GPU_HINT) from error
+        self._console.warn("Missing device driver, re-trying without GPU")
+        return {**settings, "DeviceRequests": []}
+
+    def _start_container(self, settings: JSON) -> None:
         """Create, attach, wait and start, in this order, so that no log line and no exit code is lost."""
-        engine, self._is_starting = self._engine, True
+        engine, plan, self._is_starting = self._engine, self._plan, True
+        labels = {**plan.body["Labels"], CLIENT_LABEL: describe_process()}
         try:
-            labels = {**plan.body["Labels"], CLIENT_LABEL: describe_process()}
-            self._container = engine.container_create({**plan.body, "Labels": labels}, name=plan.name,
-                                                      platform=plan.platform)
-            self._fill(plan)
+            self._container = engine.container_create({**plan.body, "Labels": labels, "HostConfig": settings},
+                                                      name=plan.name, platform=plan.platform)
+            self._fill()
             attach = engine.container_attach(self._container, stdin="OpenStdin" in plan.body)
             ended = engine.container_wait(self._container)
             engine.container_start(self._container)
-        except EngineError as error:
+        except (EngineError, ProjectUnseen):
             if self._container:
                 engine.container_remove(self._container)
-                self._container = ""
-            self._is_starting = False
-            if not (is_missing_init(error) and "Init" in plan.body["HostConfig"]):
-                raise
-            self._start_container(without_init(plan))
-            return
-        self._is_starting, self._has_init = False, bool(plan.body["HostConfig"].get("Init"))
-        self._output = self.loop.add(attach, self._on_log, self._on_log_end, self._on_room)
-        self.loop.add(ended, lambda data: self._on_exit(ended.feed(data)), self._on_wait_end)
+            self._container, self._is_starting = "", False
+            raise
+        self._is_starting, self._has_init = False, bool(settings.get("Init"))
+        self._output = self.loop.add(attach, self._on_log, on_room=self._on_room)
+        self._end = self.loop.add(ended, lambda data: self._on_exit(ended.feed(data)))
 
-    def _fill(self, plan: Plan) -> None:
+    def _fill(self) -> None:
         """Give the container, before it starts, what it does not get by a mount. Raises ProjectUnseen."""
-        if plan.project and plan.project.copied:
-            tar = copy_project(plan.project.folder, extra_files=plan.project.files, warn=self._console.warn)
+        project = self._plan.project
+        if project is not None and project.copied:
+            tar = copy_project(project.folder, extra_files=project.files, warn=self._console.warn)
             self._engine.container_put_archive(self._container, "/src", tar)
-        elif self.served:  # once it runs, its port is taken for a while
-            self._look_first(plan)
+        elif self._unseen is not None and (self.looks_first or self.served):  # once it runs, its port is taken a while
+            name, data = next(iter(self._unseen.files.items()))
+            found = self._engine.container_get_archive(self._container, f"/src/{name}")
+            self._note_seen(found is not None and first_file(found) == data)
 
-    def _look_first(self, plan: Plan) -> None:
-        """Compare a file of the project at both ends before the container starts. Raises ProjectUnseen."""
-        self._seen, project = True, plan.project
-        if project is not None and not project.copied:
-            name = next(iter(project.files))
-            tar = self._engine.container_get_archive(self._container, f"/src/{name}")
-            if tar is None or first_file(tar) != project.files[name]:
-                self._engine.container_remove(self._container)
-                self._container, self._is_starting = "", False
-                raise ProjectUnseen(f"the engine does not see {project.folder}")
+    def _note_seen(self, is_same: bool) -> None:
+        """Look no more for the project. Raises ProjectUnseen: it is not the folder at /src."""
+        project, self._unseen = self._unseen, None
+        if project is not None and not is_same:
+            raise ProjectUnseen(f"the engine does not see {project.folder}")
 
     def _start_helper(self) -> None:
         """Run the helper, with the next interpreter if the image lacks the last. Raises ModelGone: none is left."""
@@ -11550,45 +11483,35 @@ class ContainerHost(Host):
         cut = next((size for size in range(len(mark) - 1, 0, -1) if shown.endswith(mark[:size])), 0)
         return shown[:len(shown) - cut], shown[len(shown) - cut:]
 
-    def _on_log_end(self) -> None:
-        self._logs_ended = True
-
     def _on_exit(self, reply: JSON | None) -> None:
         if reply is not None:
             self.exit_code = int(reply.get("StatusCode", -1))
-
-    def _on_wait_end(self) -> None:
-        self._wait_ended = True
 
     def _on_room(self) -> None:
         """Go on with what the container's stdin is to get."""
 
     def is_due(self) -> bool:
         """Whether the helper turned out to be none, while the container lives."""
-        link = self.link
-        return link is not None and link.ended and not link.greeted and self.exit_code is None and not self._logs_ended
+        return super().gone and not self.hello and self.exit_code is None and not self._logs_ended
 
     def keep_up(self) -> None:
         """Try the next interpreter, if the last was none. Raises LanePortTaken."""
         if self.is_due():
             self._start_helper()
-        hello = self.link.hello if self.link is not None else {}
-        if hello and not self._seen:
-            self._check_project()
-        if hello and self._lane is not None and not hello.get("lane"):
-            raise LanePortTaken(f"port {self._plan.ports.lane} is taken beside the model: {hello.get('error', '')}")
+        if self.hello and self._unseen is not None:
+            self._check_project(self._unseen)
+        if self.hello and self._lane is not None and not self.hello.get("lane"):
+            said = self.hello.get("error", "")
+            raise LanePortTaken(f"port {self._plan.ports.lane} is taken beside the model: {said}")
 
-    def _check_project(self) -> None:
-        """Compare a file of the project at both ends, once. Raises ProjectUnseen."""
+    def _check_project(self, project: Project) -> None:
+        """Compare a file of the project at both ends. Raises ProjectUnseen."""
         import hashlib
 
-        self._seen, project = True, self._plan.project
-        if project is None or project.copied or self.link is None:
-            return
-        name = next(iter(project.files))
+        assert self.link is not None
+        name, data = next(iter(project.files.items()))
         told = self.link.digest(f"/src/{name}", time.monotonic() + 5)
-        if not self.link.ended and told != hashlib.sha256(project.files[name]).hexdigest():
-            raise ProjectUnseen(f"the engine does not see {project.folder}")
+        self._note_seen(self.link.ended or told == hashlib.sha256(data).hexdigest())
 
     @property
     def exit_status(self) -> int | None:
@@ -11599,7 +11522,7 @@ class ContainerHost(Host):
         """What became of the container, in words."""
         self.wait(lambda: self.exit_code is not None, time.monotonic() + 2)
         if self.exit_code is None:
-            return f"{self.link.end_reason if self.link is not None else 'the way to the model was cut'}"
+            return self.link.end_reason if self.link is not None else "the way to the model was cut"
         if self._engine.was_oom_killed(self._container):
             return "OOMKilled: the container ran out of memory"
         if self.exit_code == 137:  # Podman forgets why when the container is removed
@@ -11618,7 +11541,7 @@ class ContainerHost(Host):
 
     def close(self) -> None:
         """Kill the container and forget it. The engine removes it; the leash sees to it, or else the guardian."""
-        runs, has_leash = bool(self._container) and self.exit_code is None, self.link is not None and self.link.greeted
+        runs, has_leash = bool(self._container) and self.exit_code is None, bool(self.hello)
         if runs and not self._is_starting:
             try:
                 self._engine.container_kill(self._container, forget=True)
@@ -11655,7 +11578,7 @@ def run_in_image(engine: Engine, body: JSON, loop: Loop, *, files: Iterable[byte
         if files is not None:
             engine.container_put_archive(container, "/src", files)
         attach, ended = engine.container_attach(container), engine.container_wait(container)
-        sources += [loop.add(attach, on_text, lambda: None), loop.add(ended, on_exit, lambda: None)]
+        sources += [loop.add(attach, on_text), loop.add(ended, on_exit)]
         engine.container_start(container)
         loop.run(lambda: not any(source.open for source in sources[:1 if codes else 2]),
                  None if limit is None else time.monotonic() + limit)
@@ -11735,6 +11658,8 @@ class Terminal:
 class ExecHost(ContainerHost):
     """A command in a container of its own, on our stdin, stdout and stderr; with `terminal` it works in that."""
 
+    looks_first = True  # the command may do anything
+
     def __init__(self, engine: Engine, plan: Plan, loop: Loop, console: Console, stdin: int,
                  terminal: Terminal | None) -> None:
         super().__init__(engine, plan, None, loop, console)
@@ -11743,11 +11668,6 @@ class ExecHost(ContainerHost):
         self._input_ended = self._is_alone = self._closed_pipe = False
         self._size = (0, 0)
         self._refusal = b""  # what the container's init says of a command that it cannot run
-
-    def _fill(self, plan: Plan) -> None:
-        """Look for the project before the command can do anything. Raises ProjectUnseen."""
-        super()._fill(plan)
-        self._look_first(plan)
 
     def _start_helper(self) -> None:
         """Bring up the leash, once the command has what it reads; without a leash the guardian remains."""
@@ -11838,7 +11758,7 @@ class ExecHost(ContainerHost):
             try:
                 self.wait(self._is_over, deadline)
             except Interrupted as error:
-                is_up = self._is_alone or self._log_time or (self.link is not None and self.link.greeted)
+                is_up = self._is_alone or self._log_time or self.hello
                 if interruption is not None or not is_up:
                     raise
                 interruption, deadline = error, time.monotonic() + EXEC_GRACE
@@ -11854,15 +11774,14 @@ class ExecHost(ContainerHost):
 
     def _forward(self, number: int) -> None:
         """Give the command a signal; the one of Ctrl-C to all of its processes, as a terminal does."""
-        link = self.link
-        if SIGNALS[number] == "INT" and self._has_init and link is not None and link.greeted and not link.ended:
-            link.control({"signal": number})
+        if SIGNALS[number] == "INT" and self._has_init and self.hello and self.link is not None and not self.link.ended:
+            self.link.control({"signal": number})
         else:
             self._engine.container_kill(self._container, signal=SIGNALS[number])
 
     def _is_over(self) -> bool:
         """Whether nothing more is to be expected, be it that nothing came for long after the end."""
-        if self._closed_pipe or (self._wait_ended and self.exit_code is None):
+        if self._closed_pipe or (self._end is not None and not self._end.open and self.exit_code is None):
             return True
         if self.exit_code is None:
             return False
@@ -12194,34 +12113,37 @@ def prepare_environment(config: Config, settings: BuildSettings, console: Consol
 
 
 def make_environment(job: EnvironmentJob, digest: str, console: Console, lock: int) -> None:
-    """Make an environment with the first Python that can. Raises BuildFailed; then, and when interrupted, nothing of
-    it is left."""
-    minor = ".".join(job.config.python_version.split(".")[:2])
+    """Make an environment with the first Python that can. Raises BuildFailed."""
     pythons = choose_pythons(job.config, job.environ)
-    for number, python in enumerate(pythons):
-        fits = versions_match(python.version, minor)
-        note = "" if fits else f"this machine has no Python {minor}: the model runs on Python {python.version}"
+    for number, python in enumerate(pythons, 1):
         try:
-            remove_tree(job.folder)
-            console.phase(f"Preparing an environment on Python {python.version}...")
-            steps = plan_environment(job, python)
-            write_environment_files(job)
-            for step in steps:
-                run_step(step, job, console, lock)
-            write_mark(job, digest, python, note)
-            console.done()
+            fill_environment(job, digest, python, console, lock)
             return
         except OSError as error:
-            remove_tree(job.folder)
             raise BuildFailed(f"the environment cannot be written: {error}") from error
         except BuildFailed as error:
-            remove_tree(job.folder)
-            if number + 1 == len(pythons):
+            if number == len(pythons):
                 raise
-            console.warn(f"{error}; once more with Python {pythons[number + 1].version}")
-        except BaseException:
-            remove_tree(job.folder)
-            raise
+            console.warn(f"{error}; once more with Python {pythons[number].version}")
+
+
+def fill_environment(job: EnvironmentJob, digest: str, python: Interpreter, console: Console, lock: int) -> None:
+    """Make an environment with one Python. Raises BuildFailed, OSError; then, and when interrupted, nothing is left."""
+    minor = ".".join(job.config.python_version.split(".")[:2])
+    fits = versions_match(python.version, minor)
+    note = "" if fits else f"this machine has no Python {minor}: the model runs on Python {python.version}"
+    try:
+        remove_tree(job.folder)
+        console.phase(f"Preparing an environment on Python {python.version}...")
+        steps = plan_environment(job, python)
+        write_environment_files(job)
+        for step in steps:
+            run_step(step, job, console, lock)
+        write_mark(job, digest, python, note)
+        console.done()
+    except BaseException:
+        remove_tree(job.folder)
+        raise
 
 
 def remove_tree(folder: str) -> bool:
@@ -12582,7 +12504,7 @@ class ProcessHost(Host):
         super().__init__(loop, console)
         self._plan, self._lane = plan, lane
         self._helper: subprocess.Popen[bytes] | None = None
-        self._logs_open = 0  # pipes that the model's log still comes through
+        self._logs: list[Source] = []  # the pipes that the model's log comes through
         self._lock = plan.lock
 
     @property
@@ -12619,19 +12541,17 @@ class ProcessHost(Host):
         self.link = Link(self.loop, control, self._lane, settings, framed=False)
 
     def _add_log(self, stream: int, reading: int) -> None:
-        self._logs_open += 1
-        self.loop.add(PipeStream(reading), lambda data: self.show_log(stream, data), self._on_log_end)
+        self._logs.append(self.loop.add(PipeStream(reading), lambda data: self.show_log(stream, data)))
 
-    def _on_log_end(self) -> None:
-        self._logs_open -= 1
+    def _logs_ended(self) -> bool:
+        return not any(source.open for source in self._logs)
 
     def keep_up(self) -> None:
         """Look at how the model was started. Raises LanePortTaken, ModelGone."""
-        hello = self.link.hello if self.link is not None else {}
-        if hello and not hello.get("lane") and self._lane is not None:
-            raise LanePortTaken(f"port {self._plan.ports.lane} is taken: {hello.get('error', '')}")
-        if hello and not hello.get("spawned"):
-            raise ModelGone(f"the model's Python cannot be started: {hello.get('error', '')}")
+        if self.hello and not self.hello.get("lane") and self._lane is not None:
+            raise LanePortTaken(f"port {self._plan.ports.lane} is taken: {self.hello.get('error', '')}")
+        if self.hello and not self.hello.get("spawned"):
+            raise ModelGone(f"the model's Python cannot be started: {self.hello.get('error', '')}")
 
     def ended(self) -> str:
         """What became of the model, in words."""
@@ -12649,11 +12569,11 @@ class ProcessHost(Host):
     def drain(self) -> None:
         """Wait, within bounds, until what the model printed has been shown."""
         began = time.monotonic()
-        while self._logs_open:
+        while not self._logs_ended():
             due = min(max(began, self._log_time) + DRAIN_QUIET, began + DRAIN_LIMIT)
             if time.monotonic() >= due:
                 return
-            self.loop.run(lambda: not self._logs_open, due)
+            self.loop.run(self._logs_ended, due)
 
     def close(self) -> None:
         """End the model and the helper."""
@@ -12667,8 +12587,8 @@ class ProcessHost(Host):
             except subprocess.TimeoutExpired:
                 helper.kill()
                 helper.wait()
-            spawned = self.link.hello.get("spawned") if self.link is not None else 0
-            if helper.returncode < 0 and spawned and self.link is not None and self.link.exited is None:
+            spawned = self.hello.get("spawned")
+            if helper.returncode < 0 and spawned and self.exit_status is None:
                 kill_group(spawned)
         if self._lock >= 0:
             os.close(self._lock)
@@ -12871,7 +12791,7 @@ class Web:
         self._authorities = "".join(read_certificates(environ.get("COG_CA_CERT", ""), cwd))
 
     def ask(self, endpoint: Endpoint, method: str, query: str = "", *, body: InlineBody | None = None,
-            headers: Mapping[str, str] | None = None, timeout: float | None = None) -> Answer:
+            headers: Mapping[str, str] | None = None) -> Answer:
         """The reply to come, for the endpoint's path; only the connection is waited for. Raises ModelGone."""
         proxy = find_proxy(endpoint, self._environ)
         self.console.debug(f"web: {method} {endpoint}" + (f" through {proxy[0].place}" if proxy else ""))
@@ -12883,10 +12803,10 @@ class Web:
             fields.update({"proxy-authorization": proxy[1]} if proxy[1] else {})
         if method != "GET":
             fields["content-length"] = str(body.length if body is not None else 0)
-        lines = [f"{method} {target}{query} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+        head = render_head(f"{method} {target}{query} HTTP/1.1", fields.items())
         exchange = Exchange(self.loop, WebStream(self._connect(endpoint, proxy)),
-                            chain_bytes("\r\n".join(lines).encode("ascii"), body.chunks() if body is not None else ()))
-        answer = Answer(self.loop, exchange, method, timeout)
+                            chain_bytes(head, body.chunks() if body is not None else ()))
+        answer = Answer(self.loop, exchange, method)
         exchange.send()
         return answer
 
@@ -12917,8 +12837,8 @@ class Web:
     def _open_tunnel(connection: socket.socket, endpoint: Endpoint, proxy: Endpoint, credentials: str) -> None:
         """Have a proxy pass on to the server what is sent from now on. Raises ModelGone, OSError."""
         goal = f"[{endpoint.host}]:{endpoint.port}" if ":" in endpoint.host else f"{endpoint.host}:{endpoint.port}"
-        sent = f"proxy-authorization: {credentials}\r\n" if credentials else ""
-        connection.sendall(f"CONNECT {goal} HTTP/1.1\r\nhost: {goal}\r\n{sent}\r\n".encode("ascii"))
+        sent = {"host": goal, **({"proxy-authorization": credentials} if credentials else {})}
+        connection.sendall(render_head(f"CONNECT {goal} HTTP/1.1", sent.items()))
         try:
             status = read_head(connection)[0].start[1:]
         except ConnectionError as error:
@@ -12942,8 +12862,9 @@ class Web:
             except ValueError as error:
                 raise ModelGone(f"the output file {shown} cannot be fetched: it is at no http or https URL") from error
             own = place._replace(path="") == endpoint._replace(path="")
-            answer = self.ask(place, "GET", query, timeout=STALL_LIMIT,
-                              headers={"authorization": f"Bearer {token}"} if token and own else {})
+            given = {"authorization": f"Bearer {token}"} if token and own else {}
+            answer = self.ask(place, "GET", query, headers=given)
+            answer.timeout = STALL_LIMIT
             answer.wait()
             if answer.status not in (301, 302, 303, 307, 308):
                 break
@@ -13644,7 +13565,7 @@ def run_prediction(host: Host, request: Request, progress: Progress, lane: Lane)
             glance = Glance(host, request, progress, lane)
             await_end(host, request, lambda: glance.go_on() and progress.is_over(), lambda: lane.received)
         if progress.final is not None:
-            host.wait(lambda: not lane.open_uploads() or host.gone)
+            host.wait(lambda: not lane.open_uploads or host.gone)
         host.drain()
     except (Interrupted, PredictionFailed):
         if call is not None:
@@ -15154,7 +15075,7 @@ def make_request(host: Host, job: Job, lane: Lane, overlapping: bool) -> Request
     path = training_path(host) if is_training(job.options) else "/predictions"
     operation = ((job.document or {}).get("paths") or {}).get(path, {}).get("post", {})
     return Request(f"cog{os.urandom(12).hex()}", path, {"input": values, **job.context},
-                   "" if host.inline else lane.hook_url,
+                   "" if host.inline else lane.url("hook"),
                    streamed=job.result.live and bool(operation.get("x-cog-streaming")), live=job.result.live,
                    logged=host.speaks_coglet, timeout=job.options.timeout, watched=not overlapping,
                    noun=job.result.noun)

@@ -145,6 +145,28 @@ def make_lane(port: int, token: str = "secret") -> tuple[c.Lane, dict[int, Any],
     return lane, uploads, hooks
 
 
+def ask(link: c.Link, method: str, path: str, *, timeout: float | None = None, **how: Any) -> c.Answer:
+    """The model's answer, its head read, as a host asks for it."""
+    answer = link.open(method, path, **how)
+    answer.timeout = timeout
+    answer.wait()
+    return answer
+
+
+def watch_health(link: c.Link) -> list[tuple[str, Any]]:
+    """What a link is told of the model's health from now on, each time."""
+    told: list[tuple[str, Any]] = []
+    take = link._take_event
+
+    def note(kind: int, payload: bytes) -> None:
+        take(kind, payload)
+        if b'"health"' in payload:
+            told.append((link.health, link.health_body))
+
+    link._take_event = note  # type: ignore[method-assign]
+    return told
+
+
 class Client:
     """A client of the lane's in a thread: sends these bytes, then collects what comes. `reply` is None until then."""
 

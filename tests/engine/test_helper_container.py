@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from helperchild import MemorySink, make_lane
+from helperchild import MemorySink, ask, make_lane
 
 import cogpredict as c
 
@@ -74,7 +74,7 @@ class Box:
             pytest.skip("this engine has no init program")
 
     def do(self, **order: Any) -> c.JSON:
-        return dict(json.loads(self.link.request("POST", "/do", body=json.dumps(order).encode(), timeout=120).read()))
+        return dict(json.loads(ask(self.link, "POST", "/do", body=json.dumps(order).encode(), timeout=120).read()))
 
     def close(self) -> None:
         self.loop.close()
@@ -116,7 +116,7 @@ def test_files_in_and_out(make_box: Any) -> None:
     assert box.do(get=url) == {"status": 200, "size": len(data), "digest": hashlib.blake2b(data).hexdigest()}
     done = box.do(put=box.lane.url("up") + "/x%20y.png", size=5_000_000)
     assert done["status"] == 200 and done["location"].startswith(box.lane.url("out/0/"))
-    box.wait(lambda: not box.lane.open_uploads())
+    box.wait(lambda: not box.lane.open_uploads)
     name, _, length, sink = box.uploads[0]
     assert (name, length, bytes(sink.data), sink.state) == ("x y.png", 5_000_000, bytes(5_000_000), "closed")
 
@@ -206,6 +206,6 @@ def test_a_slow_stream_does_not_hold_an_upload_up(make_box: Any) -> None:
     done = box.do(put=box.lane.url("up") + "/x", size=60_000_000)
     answered = time.monotonic() - began
     assert done["status"] == 200
-    box.wait(lambda: not box.lane.open_uploads(), 30)
+    box.wait(lambda: not box.lane.open_uploads, 30)
     assert len(sinks[0].data) == 60_000_000 and sinks[0].state == "closed"
     assert answered < 0.7 * (time.monotonic() - began)

@@ -51,7 +51,7 @@ def run(project: str, file: str, text: str, hold: bool) -> None:
                                           os.path.getsize(value[1:]))
                       if isinstance(value, str) and value.startswith("@") else value
                       for name, value in json.loads(text).items()}
-            request = cogpredict.Request("cog1", "/predictions", {"input": values}, lane.hook_url, logged=logged)
+            request = cogpredict.Request("cog1", "/predictions", {"input": values}, lane.url("hook"), logged=logged)
             response = cogpredict.run_prediction(host, request, progress, lane)
             host.close()
             store.finish(response, uploads_at=lane.url("out"), live=None)

@@ -22,12 +22,14 @@ from helperchild import (
     Far,
     MemorySink,
     Model,
+    ask,
     find_pythons,
     free_port,
     http_reply,
     make_lane,
     read_body,
     sized_source,
+    watch_health,
 )
 
 import cogpredict as c
@@ -90,9 +92,9 @@ def test_bytes_cross_whole_at_every_size(
     clients = [Client(far.lane.port, b"GET /secret/in/0/in HTTP/1.1\r\n\r\n"),
                Client(far.lane.port, b"PUT /secret/up/a " + head, data),
                Client(far.lane.port, b"PUT /secret/up/b " + head, data)]
-    answers = [far.link.open("POST", "/", body=data, timeout=20) for _ in range(2)]
+    answers = [far.link.open("POST", "/", body=data) for _ in range(2)]
     assert [answer.read() for answer in answers] == [data, data]
-    far.wait(lambda: all(client.reply is not None for client in clients) and not far.lane.open_uploads(), 20)
+    far.wait(lambda: all(client.reply is not None for client in clients) and not far.lane.open_uploads, 20)
     assert (clients[0].reply or b"").endswith(b"\r\n\r\n" + data)
     assert [bytes(sink.data) == data and sink.state for *_, sink in far.uploads.values()] == ["closed", "closed"]
 
@@ -102,9 +104,9 @@ def test_the_helper_works_on_python(model: Model, start: Callable[..., Far], pyt
     model.answer = echo
     far = start(python=python, spool=0)
     far.wait_ready()
-    assert far.link.request("POST", "/", body=b"abc" * 100_000, timeout=20).read() == b"abc" * 100_000
+    assert ask(far.link, "POST", "/", body=b"abc" * 100_000, timeout=20).read() == b"abc" * 100_000
     client = Client(far.lane.port, b"PUT /secret/up/a HTTP/1.1\r\nContent-Length: 5000000\r\n\r\n", bytes(5_000_000))
-    far.wait(lambda: client.reply is not None and not far.lane.open_uploads())
+    far.wait(lambda: client.reply is not None and not far.lane.open_uploads)
     assert bytes(far.uploads[0][3].data) == bytes(5_000_000)
     assert far.link.digest(__file__) == hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
@@ -123,7 +125,7 @@ sinks = []
 def on_upload(*_): sinks.append(Null()); return sinks[-1]
 lane = c.Lane("t", free_port(), on_upload=on_upload, on_webhook=print, json_reader=list)
 far = Far({{"lane": lane.port}}, lane=lane)
-far.wait(lambda: far.link.greeted)
+far.wait(lambda: far.link.hello)
 def peak():
     with open("/proc/self/status") as file:
         return int(next(line for line in file if line.startswith("VmHWM")).split()[1]) >> 10
@@ -143,7 +145,7 @@ def put():
         done.append(s.recv(1000)[9:12])
 for target in (get, put):
     threading.Thread(target=target).start()
-far.wait(lambda: len(done) == 2 and not lane.open_uploads(), 100)
+far.wait(lambda: len(done) == 2 and not lane.open_uploads, 100)
 assert sinks[0].size == size and b"200" in done, (sinks[0].size, done)
 print(peak() - before, far.peak())
 far.close()
@@ -179,7 +181,7 @@ def test_one_byte_at_a_time(model: Model, start: Callable[..., Far], monkeypatch
     model.answer = echo
     far = start()
     far.wait_ready()
-    assert far.link.request("POST", "/", body=b"abc" * 100, timeout=20).read() == b"abc" * 100
+    assert ask(far.link, "POST", "/", body=b"abc" * 100, timeout=20).read() == b"abc" * 100
     client = Client(far.lane.port, *(bytes((b,)) for b in b"PUT /secret/up/a HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"))
     far.wait(lambda: client.reply is not None)
     assert bytes(far.uploads[0][3].data) == b"abc"
@@ -189,10 +191,9 @@ def test_one_byte_at_a_time(model: Model, start: Callable[..., Far], monkeypatch
 
 
 def test_only_changes_of_health_are_told(model: Model, start: Callable[..., Far]) -> None:
-    told: list[tuple[str, Any]] = []
     model.health = http_reply(b'{"status": "STARTING"}', "503 Later")
     far = start(poll=0.002)
-    far.link.on_health = lambda: told.append((far.link.health, far.link.health_body))
+    told = watch_health(far.link)
     far.wait(lambda: model.health_asked > 10)
     model.health = http_reply(b'{"status": "READY", "setup": {"logs": "x"}}')
     far.wait(lambda: len(told) > 1)
@@ -202,14 +203,14 @@ def test_only_changes_of_health_are_told(model: Model, start: Callable[..., Far]
 def test_a_ready_model_is_left_alone_until_asked_for(model: Model, start: Callable[..., Far]) -> None:
     far = start()
     far.wait_ready()
-    count, asked = far.link.health_count, model.health_asked
+    told, asked = watch_health(far.link), model.health_asked
     far.loop.run(lambda: False, time.monotonic() + 0.3)
-    assert (far.link.health_count, model.health_asked) == (count, asked)
+    assert (told, model.health_asked) == ([], asked)
     far.link.control({"fresh": True})
-    far.wait(lambda: far.link.health_count == count + 1, 0.5)
+    far.wait(lambda: len(told) == 1, 0.5)
     far.link.control({"poll": 0.01})
     far.wait(lambda: model.health_asked > asked + 10, 2)
-    assert far.link.health_count == count + 1
+    assert len(told) == 1
 
 
 def test_a_long_log_of_setup_is_cut_to_its_end(model: Model, start: Callable[..., Far]) -> None:
@@ -227,7 +228,8 @@ def test_a_long_log_of_setup_is_cut_to_its_end(model: Model, start: Callable[...
 def test_a_health_check_that_is_not_one(model: Model, start: Callable[..., Far], reply: bytes) -> None:
     model.health = reply
     far = start()
-    far.wait(lambda: far.link.health_count > 0)
+    told = watch_health(far.link)
+    far.wait(lambda: bool(told))
     assert far.link.health == "" and "text" in (far.link.health_body or {})
 
 
@@ -260,7 +262,7 @@ def test_a_health_check_that_blocks_stops_nothing(model: Model, start: Callable[
 
     model._handle = blocked  # type: ignore[method-assign]
     far = start()
-    assert far.link.request("POST", "/", timeout=3).read() == b"hello"
+    assert ask(far.link, "POST", "/", timeout=3).read() == b"hello"
     assert far.link.health == ""
     free.set()
     far.wait_ready()
@@ -272,7 +274,7 @@ def test_a_health_check_that_blocks_stops_nothing(model: Model, start: Callable[
 def test_a_refused_connection(start: Callable[..., Far]) -> None:
     far = start(port=free_port())
     with pytest.raises(c.ModelGone, match="refused"):
-        far.link.request("GET", "/", timeout=5)
+        ask(far.link, "GET", "/", timeout=5)
 
 
 @pytest.mark.parametrize(("reply", "error"), [
@@ -282,13 +284,13 @@ def test_an_answer_that_is_none(model: Model, start: Callable[..., Far], reply: 
     model.answer = lambda connection, _: connection.sendall(reply)
     far = start()
     with pytest.raises(c.StreamError, match=error):
-        far.link.request("POST", "/", timeout=5)
+        ask(far.link, "POST", "/", timeout=5)
 
 
 def test_an_answer_that_is_cut_in_its_body(model: Model, start: Callable[..., Far]) -> None:
     model.answer = lambda connection, _: connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
     far = start()
-    answer = far.link.request("POST", "/", timeout=5)
+    answer = ask(far.link, "POST", "/", timeout=5)
     assert answer.read(2) == b"ab" and answer.read(2) == b"c"
     with pytest.raises(c.StreamError, match="cut short"):
         answer.read(2)
@@ -298,9 +300,9 @@ def test_an_answer_that_never_comes(model: Model, start: Callable[..., Far]) -> 
     model.answer = lambda *_: time.sleep(3)
     far = start()
     with pytest.raises(c.ModelGone, match="0.1 seconds"):
-        far.link.request("POST", "/", timeout=0.1)
+        ask(far.link, "POST", "/", timeout=0.1)
     model.answer = lambda connection, _: connection.sendall(http_reply(b"later"))
-    assert far.link.request("POST", "/", timeout=5).read() == b"later"
+    assert ask(far.link, "POST", "/", timeout=5).read() == b"later"
 
 
 def test_what_a_request_carries(model: Model, start: Callable[..., Far]) -> None:
@@ -312,11 +314,11 @@ def test_what_a_request_carries(model: Model, start: Callable[..., Far]) -> None
 
     model.answer = answer
     far = start()
-    reply = far.link.request("PUT", "/a?b", body=iter([b"he", b"", b"y"]), headers={"X-A": "b"}, timeout=5)
+    reply = ask(far.link, "PUT", "/a?b", body=b"hey", headers={"X-A": "b"}, timeout=5)
     assert (reply.status, reply.headers["x-odd"], reply.read()) == (201, "a", b"")
     line, headers, body = seen[0]
     assert line == "PUT /a?b HTTP/1.1" and headers["x-a"] == "b" and headers["host"] == f"127.0.0.1:{model.port}"
-    assert headers["transfer-encoding"] == "chunked" and body == b"2\r\nhe\r\n1\r\ny\r\n0\r\n\r\n"
+    assert headers["content-length"] == "3" and body == b"hey"
 
 
 def test_a_reader_that_stops_holds_nobody_up(model: Model, start: Callable[..., Far]) -> None:
@@ -327,9 +329,9 @@ def test_a_reader_that_stops_holds_nobody_up(model: Model, start: Callable[..., 
 
     model.answer = answer
     far = start()
-    slow = far.link.request("GET", "/big", timeout=10)
+    slow = ask(far.link, "GET", "/big", timeout=10)
     for _ in range(3):
-        assert far.link.request("GET", "/small", timeout=5).read() == bytes(3)
+        assert ask(far.link, "GET", "/small", timeout=5).read() == bytes(3)
     assert far.peak() < 40
     assert sum(map(len, slow)) == big
 
@@ -339,15 +341,15 @@ def test_a_reader_that_stops_holds_nobody_up(model: Model, start: Callable[..., 
 
 def test_an_answer_is_held_back_until_the_upload_is_there(start: Callable[..., Far]) -> None:
     far = start()
-    far.wait(lambda: far.link.greeted)
+    far.wait(lambda: far.link.hello)
     client = Client(far.lane.port, b"PUT /secret/up/a HTTP/1.1\r\nContent-Length: 6\r\n\r\nabc")
     far.loop.run(lambda: client.reply is not None, time.monotonic() + 0.3)
     client.socket.settimeout(0.1)
-    assert client.reply is None and bytes(far.uploads[0][3].data) == b"abc" and far.lane.open_uploads() == 1
+    assert client.reply is None and bytes(far.uploads[0][3].data) == b"abc" and far.lane.open_uploads == 1
     client.socket.sendall(b"def")
     far.wait(lambda: client.reply is not None)
     assert (client.reply or b"").startswith(b"HTTP/1.1 200 OK\r\n") and b"/secret/out/0/a\r\n" in (client.reply or b"")
-    assert far.lane.open_uploads() == 0
+    assert far.lane.open_uploads == 0
 
 
 class SlowSink(MemorySink):
@@ -374,7 +376,7 @@ def test_an_upload_that_the_stream_is_too_slow_for_goes_to_a_file(start: Callabl
     far = start(spool=0.1)
     sinks: list[MemorySink] = []
     far.lane.on_upload = lambda *_: sinks.append(SlowSink()) or sinks[-1]
-    far.wait(lambda: far.link.greeted)
+    far.wait(lambda: far.link.hello)
     data = random.Random(5).randbytes(20_000_000)
     began, most = time.monotonic(), 0
     clients = [Client(far.lane.port, b"PUT /secret/up/a HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(data), data)
@@ -387,7 +389,7 @@ def test_an_upload_that_the_stream_is_too_slow_for_goes_to_a_file(start: Callabl
 
     far.wait(is_answered, 20)
     answered = time.monotonic() - began
-    far.wait(lambda: not far.lane.open_uploads(), 20)
+    far.wait(lambda: not far.lane.open_uploads, 20)
     assert [bytes(sink.data) == data for sink in sinks] == [True, True]
     assert answered < 0.7 * (time.monotonic() - began) and most > 10_000_000
     assert far.peak() < 40
@@ -399,10 +401,10 @@ def test_without_room_for_a_spool_file_uploads_wait(start: Callable[..., Far], m
     far = start(spool=0, source=f"{future}\n{source}{rest}")
     sinks: list[MemorySink] = []
     far.lane.on_upload = lambda *_: sinks.append(SlowSink()) or sinks[-1]
-    far.wait(lambda: far.link.greeted)
+    far.wait(lambda: far.link.hello)
     data = random.Random(6).randbytes(10_000_000)
     client = Client(far.lane.port, b"PUT /secret/up/a HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(data), data)
-    far.wait(lambda: client.reply is not None and not far.lane.open_uploads(), 20)
+    far.wait(lambda: client.reply is not None and not far.lane.open_uploads, 20)
     assert bytes(sinks[0].data) == data and b"200 OK" in (client.reply or b"")
 
 
@@ -430,7 +432,7 @@ def test_a_spool_file_that_fills_the_disk_loses_nothing() -> None:
 
 def test_two_uploads_at_once_of_one_name(start: Callable[..., Far]) -> None:
     far = start()
-    far.wait(lambda: far.link.greeted)
+    far.wait(lambda: far.link.hello)
     head = b"PUT /secret/up/same.png HTTP/1.1\r\nContent-Type: image/png\r\nContent-Length: 500000\r\n\r\n"
     clients = [Client(far.lane.port, head, bytes((number,)) * 500_000) for number in range(2)]
     far.wait(lambda: all(client.reply for client in clients))
@@ -448,7 +450,7 @@ REFUSED = [b"GET /wrong/in/0/a", b"GET /secret/in/1/a", b"GET /secret/in/x/a", b
 def test_what_the_lane_does_not_know(start: Callable[..., Far], request_line: bytes) -> None:
     far = start()
     far.lane.add_file(lambda: io.BytesIO(b"a"), "a", 1)
-    far.wait(lambda: far.link.greeted)
+    far.wait(lambda: far.link.hello)
     client = Client(far.lane.port, request_line + b" HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc")
     far.wait(lambda: client.reply is not None)
     assert (client.reply or b"").startswith(b"HTTP/1.1 404 ") and not far.uploads and not far.hooks
@@ -467,7 +469,7 @@ TAKEN = [
 def test_uploads_in_other_forms(
         start: Callable[..., Far], request_bytes: bytes, data: bytes, name: str, length: int | None) -> None:
     far = start()
-    far.wait(lambda: far.link.greeted)
+    far.wait(lambda: far.link.hello)
     client = Client(far.lane.port, request_bytes)
     far.wait(lambda: client.reply is not None)
     assert b"HTTP/1.1 200 OK\r\n" in (client.reply or b"")
@@ -477,7 +479,7 @@ def test_uploads_in_other_forms(
 
 def test_a_client_that_expects_to_be_asked_for_its_body(start: Callable[..., Far]) -> None:
     far = start()
-    far.wait(lambda: far.link.greeted)
+    far.wait(lambda: far.link.hello)
     with socket.create_connection(("127.0.0.1", far.lane.port)) as client:
         client.sendall(b"PUT /secret/up/a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
         client.settimeout(5)
@@ -486,7 +488,7 @@ def test_a_client_that_expects_to_be_asked_for_its_body(start: Callable[..., Far
 
 def test_an_upload_that_its_client_gives_up(start: Callable[..., Far]) -> None:
     far = start()
-    far.wait(lambda: far.link.greeted)
+    far.wait(lambda: far.link.hello)
     for number, how in enumerate((socket.SHUT_WR, None)):
         client = socket.create_connection(("127.0.0.1", far.lane.port))
         client.sendall(b"PUT /secret/up/a HTTP/1.1\r\nContent-Length: 6\r\n\r\nabc")
@@ -498,12 +500,12 @@ def test_an_upload_that_its_client_gives_up(start: Callable[..., Far]) -> None:
             client.shutdown(how)
         far.wait(lambda number=number: far.uploads[number][3].state == "aborted")
         client.close()
-    assert far.lane.open_uploads() == 0
+    assert far.lane.open_uploads == 0
 
 
 def test_webhooks_and_one_that_is_none(start: Callable[..., Far]) -> None:
     far = start()
-    far.wait(lambda: far.link.greeted)
+    far.wait(lambda: far.link.hello)
     body = json.dumps({"output": "x" * 3_000_000}).encode()
     client = Client(far.lane.port, b"POST /secret/hook HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body), body)
     far.wait(lambda: client.reply is not None and bool(far.hooks))
@@ -522,14 +524,14 @@ def test_a_sink_that_fails_is_told_once_and_stops_nothing(start: Callable[..., F
     far = start()
     sinks: list[MemorySink] = []
     far.lane.on_upload = lambda *_: sinks.append(Full() if not sinks else MemorySink()) or sinks[-1]
-    far.wait(lambda: far.link.greeted)
+    far.wait(lambda: far.link.hello)
     head = b"PUT /secret/up/a HTTP/1.1\r\nContent-Length: 3000000\r\n\r\n"
     first = Client(far.lane.port, head, bytes(3_000_000))
     with pytest.raises(c.OutputError, match="No space left"):
         far.loop.run(lambda: False, time.monotonic() + 5)
     assert sinks[0].state == "aborted"
     second = Client(far.lane.port, head, bytes(3_000_000))
-    far.wait(lambda: first.reply is not None and second.reply is not None and not far.lane.open_uploads())
+    far.wait(lambda: first.reply is not None and second.reply is not None and not far.lane.open_uploads)
     assert sinks[1].state == "closed" and len(sinks[1].data) == 3_000_000
 
 
@@ -540,7 +542,7 @@ def test_an_input_that_goes_away_or_shrinks(start: Callable[..., Far], tmp_path:
     if size == 10:
         path.write_bytes(b"abc")
     far.lane.add_file(lambda: path.open("rb"), "input", size)
-    far.wait(lambda: far.link.greeted)
+    far.wait(lambda: far.link.hello)
     client = Client(far.lane.port, b"GET /secret/in/0/input HTTP/1.1\r\n\r\n")
     with pytest.raises(c.InputError, match="shorter" if size == 10 else "No such file"):
         far.loop.run(lambda: False, time.monotonic() + 5)
@@ -553,7 +555,7 @@ def test_an_input_is_closed_when_its_reader_goes(start: Callable[..., Far]) -> N
     file = tempfile.TemporaryFile()  # noqa: SIM115
     file.truncate(100_000_000)
     far.lane.add_file(lambda: file, "big", 100_000_000)
-    far.wait(lambda: far.link.greeted)
+    far.wait(lambda: far.link.hello)
     with socket.create_connection(("127.0.0.1", far.lane.port)) as client:
         client.sendall(b"GET /secret/in/0/big HTTP/1.1\r\n\r\n")
         far.loop.run(lambda: False, time.monotonic() + 0.1)
@@ -563,7 +565,7 @@ def test_an_input_is_closed_when_its_reader_goes(start: Callable[..., Far]) -> N
 def test_an_input_of_unknown_size(start: Callable[..., Far]) -> None:
     far = start()
     far.lane.add_file(lambda: io.BytesIO(b"abc"), "x", None)
-    far.wait(lambda: far.link.greeted)
+    far.wait(lambda: far.link.hello)
     for method, body in ((b"GET", b"abc"), (b"HEAD", b"")):
         client = Client(far.lane.port, method + b" /secret/in/0/x HTTP/1.1\r\n\r\n")
         far.wait(lambda client=client: client.reply is not None)
@@ -574,7 +576,7 @@ def test_an_input_of_unknown_size(start: Callable[..., Far]) -> None:
 def test_more_connections_than_the_lane_has_room_for(start: Callable[..., Far]) -> None:
     far = start()
     far.lane.add_file(lambda: io.BytesIO(b"abc"), "x", 3)
-    far.wait(lambda: far.link.greeted)
+    far.wait(lambda: far.link.hello)
     idle = [socket.create_connection(("127.0.0.1", far.lane.port)) for _ in range(c.HelperChannels.MOST)]
     client = Client(far.lane.port, b"GET /secret/in/0/x HTTP/1.1\r\n\r\n")
     far.loop.run(lambda: client.reply is not None, time.monotonic() + 0.2)
@@ -591,7 +593,7 @@ def test_a_lane_port_that_is_taken(start: Callable[..., Far]) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         far = start(lane=taken.getsockname()[1])
-        far.wait(lambda: far.link.greeted)
+        far.wait(lambda: far.link.hello)
         assert far.link.hello["lane"] == 0 and "in use" in far.link.hello["error"]
         far.wait_ready()
 
@@ -630,7 +632,7 @@ def read_pids(far: Far) -> list[int]:
 @pytest.mark.parametrize("how", ["close", "kill", "term"])
 def test_the_leash_ends_a_spawned_group(start: Callable[..., Far], how: str) -> None:
     far = start(leash="spawned", spawn={"argv": [sys.executable, "-c", STUBBORN]})
-    far.wait(lambda: far.link.greeted)
+    far.wait(lambda: far.link.hello)
     pids = read_pids(far)
     assert far.link.hello["spawned"] == pids[0] and all(map(is_alive, pids))
     if how == "close":
@@ -649,7 +651,7 @@ def test_the_leash_ends_a_named_group(start: Callable[..., Far]) -> None:
         assert group.stdout
         pids = [int(pid) for pid in group.stdout.readline().split()[1:]]
         far = start(leash=f"group:{group.pid}")
-        far.wait(lambda: far.link.greeted)
+        far.wait(lambda: far.link.hello)
         far.link.close()
         wait_dead(*pids)
 
@@ -659,7 +661,7 @@ import sys
 sys.path[:0] = {path!r}
 from helperchild import Far
 far = Far({{"port": 1, "leash": "spawned", "spawn": {{"argv": [sys.executable, "-c", {stubborn!r}]}}}})
-far.wait(lambda: far.link.greeted)
+far.wait(lambda: far.link.hello)
 print(far.child.pid, *far.child.stderr.readline().decode().split()[1:], flush=True)
 far.loop.run(lambda: False)
 """
@@ -693,7 +695,7 @@ def test_what_a_spawned_program_says_and_its_end(start: Callable[..., Far]) -> N
 
 def test_a_program_that_cannot_be_spawned(start: Callable[..., Far]) -> None:
     far = start(spawn={"argv": ["/no/such/program"]})
-    far.wait(lambda: far.link.greeted)
+    far.wait(lambda: far.link.hello)
     assert far.link.hello["spawned"] == 0 and "No such file" in far.link.hello["error"]
 
 

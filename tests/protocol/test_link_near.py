@@ -10,7 +10,7 @@ import time
 from typing import Any, Callable, Iterator
 
 import pytest
-from helperchild import MemorySink, make_lane
+from helperchild import MemorySink, ask, make_lane
 
 import cogpredict as c
 
@@ -238,7 +238,7 @@ def test_no_more_is_sent_than_the_credit_allows(make_script: Callable[..., Scrip
 
 def test_credit_is_given_as_an_answer_is_read(make_script: Callable[..., Script]) -> None:
     script = make_script(window=100)
-    answer = script.link.open("GET", "/", timeout=1)
+    answer = script.link.open("GET", "/")
     script.sent()
     script.play((c.LINK_DATA, 1, b"HTTP/1.1 200 OK\r\n\r\n" + bytes(80)))
     assert script.sent() == []
@@ -276,7 +276,7 @@ def test_a_stream_that_is_cut_at_any_byte(make_script: Callable[..., Script], is
     for size in range(len(whole) + 1):
         lane, uploads, _ = make_lane(7)
         script = make_script(is_framed=is_framed, lane=lane)
-        answer = script.link.open("GET", "/", timeout=5)
+        answer = script.link.open("GET", "/")
         script.far.sendall(whole[:size])
         script.far.shutdown(socket.SHUT_WR)
         assert run(script.loop, lambda script=script: script.link.ended)
@@ -289,21 +289,21 @@ def test_a_stream_that_is_cut_at_any_byte(make_script: Callable[..., Script], is
                 raise c.ModelGone("it was complete")
         states = [sink.state for *_, sink in uploads.values()]
         assert states in ([], ["aborted"], ["closed"]) and (size < len(whole) or states == ["closed"])
-        assert lane.open_uploads() == 0
+        assert lane.open_uploads == 0
         with pytest.raises(c.ModelGone, match="way to the model was cut"):
-            script.link.request("GET", "/")
+            ask(script.link, "GET", "/")
         script.close()
 
 
 def test_a_session_of_single_bytes(make_script: Callable[..., Script]) -> None:
     lane, uploads, _ = make_lane(7)
     script = make_script(is_framed=True, lane=lane)
-    answer = script.link.open("GET", "/", timeout=5)
+    answer = script.link.open("GET", "/")
     for at in range(len(FRAMED)):
         script.far.sendall(FRAMED[at:at + 1])
         script.loop.run(lambda: False, time.monotonic())
     assert answer.read() == b"abcde" and bytes(uploads[0][3].data) == b"abcde"
-    assert script.link.greeted and script.link.health == "READY" and script.link.health_body == {"status": "READY"}
+    assert script.link.hello and script.link.health == "READY" and script.link.health_body == {"status": "READY"}
 
 
 @pytest.mark.parametrize("noise", [
@@ -330,7 +330,7 @@ def test_the_helper_s_own_trouble_is_kept_and_told(make_script: Callable[..., Sc
 
 def test_a_reset_tells_why(make_script: Callable[..., Script]) -> None:
     script = make_script()
-    answer = script.link.open("GET", "/", timeout=5)
+    answer = script.link.open("GET", "/")
     script.play((c.LINK_RESET, 1, b"Connection refused"))
     with pytest.raises(c.ModelGone, match="Connection refused"):
         answer.wait()
@@ -338,7 +338,7 @@ def test_a_reset_tells_why(make_script: Callable[..., Script]) -> None:
 
 def test_a_closed_answer_ends_its_channel(make_script: Callable[..., Script]) -> None:
     script = make_script()
-    answer = script.link.open("GET", "/", timeout=5)
+    answer = script.link.open("GET", "/")
     script.sent()
     answer.close()
     answer.close()
@@ -377,7 +377,7 @@ def test_what_fails_in_a_lane_s_callback_comes_out_and_the_rest_goes_on(
                 (c.LINK_HELLO, 0, b'{"lane": 7}'))
     with pytest.raises(c.OutputError, match="full"):
         run(script.loop, lambda: False)
-    assert script.link.greeted and lane.open_uploads() == 0 and not uploads
+    assert script.link.hello and lane.open_uploads == 0 and not uploads
     sent = b"".join(payload for kind, channel, payload in script.sent() if (kind, channel) == (c.LINK_DATA, 2))
     assert sent.startswith(b"HTTP/1.1 500 " if where == "on_upload" else b"HTTP/1.1 200 ")
 
