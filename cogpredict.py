@@ -16,7 +16,7 @@ A run reads top to bottom, and so does this file:
      9. Plan          Options, Config and schema to what will be run
     10. Streams       bytes to frames, channels, messages, events, spilled JSON; no I/O
     11. Engine        finding it, its credentials, its API: one method per call
-    12. Session       BuildKit's way back to us for secrets and credentials
+    12. Build         an image, built or pulled, or an environment: what a model runs in
     13. Helper        the far end of the one stream: sent along as source, Python 3.7 and newer
     14. Hosts         container, process, URL: where a model runs; the stream's near end
     15. Prediction    wait for setup, POST /predictions, stream, cancel
@@ -5797,6 +5797,18 @@ class Ports(NamedTuple):
     lane: int
 
 
+def pick_ports(network: str, number: int) -> Ports:
+    """Ports for a run, from a random `number`; a namespace of its own has the usual one for the model.
+
+    Below the ephemeral range, so that no outgoing connection holds them.
+
+    >>> pick_ports("", 0), pick_ports("host", 1)
+    (Ports(model=5000, lane=20000), Ports(model=26002, lane=20002))
+    """
+    lane = 20000 + 2 * number % 6000
+    return Ports(lane + 6000 if shares_network(network) else MODEL_PORT, lane)
+
+
 class Project(NamedTuple):
     """A model's folder, to be seen at /src."""
 
@@ -6221,16 +6233,55 @@ HEAD_LIMIT = 1 << 16  # bytes of an HTTP head, or of a line between chunks
 EVENT_LIMIT = 256 << 20  # bytes of one server-sent event
 
 
-class FrameParser:
+class Framed:
+    """What is common to streams of frames, each a header of a fixed size before its payload."""
+
+    header_size = 0
+    whose = ""
+
+    def __init__(self) -> None:
+        self._header = bytearray()
+        self._left, self._inside = 0, False  # bytes of the payload that are to come; whether its header is here
+
+    def _begin(self, header: bytes) -> int:
+        """The length of the payload behind a header. Raises StreamError: it is none."""
+        raise NotImplementedError
+
+    def _split(self, data: bytes | memoryview) -> Iterator[tuple[bytes | memoryview, bool]]:
+        """The payloads in parts, with whether a part ends its frame; an empty one is one empty part."""
+        at = 0
+        while at < len(data):
+            if self._inside:
+                part = data[at:at + self._left]
+                self._left -= len(part)
+            else:
+                part = data[at:at + self.header_size - len(self._header)]
+                self._header += part
+            at += len(part)
+            if self._inside:
+                self._inside = self._left > 0
+                yield part, not self._inside
+            elif len(self._header) == self.header_size:
+                self._left = self._begin(bytes(self._header))
+                self._header.clear()
+                self._inside = self._left > 0
+                if not self._inside:
+                    yield b"", True
+
+    def close(self) -> None:
+        """The stream has ended. Raises StreamError: in the middle of a frame."""
+        if self._header or self._inside:
+            raise StreamError(f"{self.whose} stream was cut in the middle of a frame")
+
+
+class FrameParser(Framed):
     """Attach streams: frames of an 8-byte header (stream, length) to (stream, payload), 1 stdout, 2 stderr.
 
     Neighbours of one stream come joined, a big frame in parts.
     Source: Docker Engine API 1.41, ContainerAttach, "Stream format".
     """
 
-    def __init__(self) -> None:
-        self._header = bytearray()
-        self._stream, self._left = 0, 0
+    header_size, whose = 8, "the engine's"
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """What these bytes complete. Raises StreamError: not such a stream, or the engine reports its failure.
@@ -6238,44 +6289,22 @@ class FrameParser:
         >>> FrameParser().feed(bytes([1, 0, 0, 0, 0, 0, 0, 2]) + b"hi")
         [(1, b'hi')]
         """
-        view, at, found = memoryview(data), 0, []
-        while at < len(view):
-            if self._left:
-                part = view[at:at + self._left]
-                found.append((self._stream, part))
-                at += len(part)
-                self._left -= len(part)
-            else:
-                part = view[at:at + 8 - len(self._header)]
-                self._header += part
-                at += len(part)
-                if len(self._header) == 8:
-                    self._begin(bytes(self._header))
-                    self._header.clear()
-        return self._join(found)
+        import itertools
 
-    def _begin(self, header: bytes) -> None:
-        self._stream, self._left = header[0], int.from_bytes(header[4:], "big")
+        parts = ((self._stream, part) for part, _ in self._split(memoryview(data)) if part)
+        found = []
+        for stream, group in itertools.groupby(parts, lambda pair: pair[0]):
+            payload = b"".join([part for _, part in group])
+            if stream == 3:
+                raise StreamError(f"the engine broke the stream off: {payload[:1000].decode('utf-8', 'replace')}")
+            found.append((stream, payload))
+        return found
+
+    def _begin(self, header: bytes) -> int:
+        self._stream = header[0]
         if self._stream > 3 or header[1:4] != b"\0\0\0":
             raise StreamError(f"the engine's stream holds no frame header: {header!r}")
-
-    @staticmethod
-    def _join(found: list[tuple[int, memoryview]]) -> list[tuple[int, bytes]]:
-        joined: list[tuple[int, bytes]] = []
-        first = 0
-        for last, (stream, _) in enumerate(found, 1):
-            if last == len(found) or found[last][0] != stream:
-                payload = b"".join([part for _, part in found[first:last]])
-                if stream == 3:
-                    raise StreamError(f"the engine broke the stream off: {payload[:1000].decode('utf-8', 'replace')}")
-                joined.append((stream, payload))
-                first = last
-        return joined
-
-    def close(self) -> None:
-        """The stream has ended. Raises StreamError: in the middle of a frame."""
-        if self._header or self._left:
-            raise StreamError("the engine's stream was cut in the middle of a frame")
+        return int.from_bytes(header[4:], "big")
 
 
 def link_frame(kind: int, channel: int, payload: bytes = b"") -> bytes:
@@ -6287,59 +6316,37 @@ def link_frame(kind: int, channel: int, payload: bytes = b"") -> bytes:
     return bytes((kind,)) + channel.to_bytes(4, "big") + len(payload).to_bytes(4, "big") + payload
 
 
-class LinkParser:
+class LinkParser(Framed):
     """The helper's stream to (kind, channel, payload); the payload of DATA comes in parts, any other whole."""
 
+    header_size, whose = LINK_HEADER, "the helper's"
+
     def __init__(self, *, limit: int = LINK_MESSAGE_LIMIT) -> None:
+        super().__init__()
         self._limit = limit
-        self._header = bytearray()
-        self._kind, self._channel, self._left = 0, 0, 0
+        self._kind, self._channel = 0, 0
         self._message = bytearray()
 
     def feed(self, data: bytes) -> list[tuple[int, int, bytes]]:
         """What these bytes complete. Raises StreamError: not such a stream."""
         found: list[tuple[int, int, bytes]] = []
-        at = 0
-        while at < len(data):
-            if self._kind:
-                part = data[at:at + self._left]
-                at += len(part)
-                self._left -= len(part)
-                self._take(part, found)
+        for part, is_last in self._split(data):
+            if self._kind == LINK_DATA:
+                if part:
+                    found.append((self._kind, self._channel, bytes(part)))
                 continue
-            part = data[at:at + LINK_HEADER - len(self._header)]
-            at += len(part)
-            self._header += part
-            if len(self._header) == LINK_HEADER:
-                self._begin(bytes(self._header), found)
-                self._header.clear()
+            self._message += part
+            if is_last:
+                found.append((self._kind, self._channel, bytes(self._message)))
+                self._message.clear()
         return found
 
-    def _begin(self, header: bytes, found: list[tuple[int, int, bytes]]) -> None:
-        self._kind = header[0]
-        self._channel, self._left = int.from_bytes(header[1:5], "big"), int.from_bytes(header[5:], "big")
-        if not LINK_HELLO <= self._kind <= LINK_CONTROL or (self._kind != LINK_DATA and self._left > self._limit):
+    def _begin(self, header: bytes) -> int:
+        self._kind, self._channel = header[0], int.from_bytes(header[1:5], "big")
+        length = int.from_bytes(header[5:], "big")
+        if not LINK_HELLO <= self._kind <= LINK_CONTROL or (self._kind != LINK_DATA and length > self._limit):
             raise StreamError(f"the helper's stream holds no frame header: {header!r}")
-        if not self._left:
-            self._take(b"", found)
-
-    def _take(self, part: bytes, found: list[tuple[int, int, bytes]]) -> None:
-        kind = self._kind
-        if not self._left:
-            self._kind = 0
-        if kind == LINK_DATA:
-            if part:
-                found.append((kind, self._channel, part))
-            return
-        self._message += part
-        if not self._left:
-            found.append((kind, self._channel, bytes(self._message)))
-            self._message.clear()
-
-    def close(self) -> None:
-        """The stream has ended. Raises StreamError: in the middle of a frame."""
-        if self._header or self._kind:
-            raise StreamError("the helper's stream was cut in the middle of a frame")
+        return length
 
 
 class Head(NamedTuple):
@@ -7143,540 +7150,6 @@ class Skipped:
         return {}
 
 
-# -- build: what a builder says while it works
-# In: the lines of a build's answer, from BuildKit (a protobuf trace), the classic builder or Podman (their text).
-# Out: the same few events from all of them, and from those what a person reads: plain lines, or a live region.
-
-LOG_LINE = 1 << 16  # bytes of a log line without an end that are held
-LOG_KEPT = 1 << 20  # bytes of a step's log that are kept, in case it fails
-NOISE = (r"failed to solve: |failed to solve with frontend [\w.]+: |rpc error: code = \w+ desc = |"
-         r"failed to create LLB definition: ")  # what BuildKit puts before the cause
-BUILDER_NOTE = (r" ?-{2,3}> (Running in |Using cache|Pushing cache|Removed intermediate container )?[0-9a-f]{6,64}$|"
-                r"Removing intermediate container [0-9a-f]+$")  # lines in a step's output that are the builder's own
-
-
-class StepsKnown(NamedTuple):
-    """How many steps the build has, as far as the builder knows."""
-
-    total: int
-
-
-class StepStarted(NamedTuple):
-    """A step began."""
-
-    step: int
-    name: str
-
-
-class StepCached(NamedTuple):
-    """A step need not run: its result was there."""
-
-    step: int
-
-
-class StepDone(NamedTuple):
-    """A step ended well, after so many seconds."""
-
-    step: int
-    seconds: float
-
-
-class StepFailed(NamedTuple):
-    """A step failed, or was called off since another one failed."""
-
-    step: int
-    message: str
-
-    @property
-    def canceled(self) -> bool:
-        """Whether the failure is another step's."""
-        return self.message.endswith("context canceled")
-
-
-class StepLog(NamedTuple):
-    """A line of a step's own output, so many seconds after the step began."""
-
-    step: int
-    line: bytes
-    seconds: float
-
-
-class Transfer(NamedTuple):
-    """How far a download or an upload inside a step is, in bytes; the total is 0 while nobody knows it."""
-
-    step: int
-    what: str
-    current: int
-    total: int
-    done: bool
-
-
-class BuildWarning(NamedTuple):
-    """What the builder finds questionable in the Dockerfile."""
-
-    text: str
-
-
-class ImageId(NamedTuple):
-    """The image that came out."""
-
-    id: str
-
-
-class BuildError(NamedTuple):
-    """Why there is no image, in the builder's words."""
-
-    message: str
-
-
-BuildEvent = Union[StepsKnown, StepStarted, StepCached, StepDone, StepFailed, StepLog, Transfer, BuildWarning, ImageId,
-                   BuildError]
-
-
-class Protobuf:
-    """A protobuf message without its description: what each field number holds, in order. Raises StreamError.
-
-    >>> message = Protobuf(b"\\x08\\x96\\x01\\x12\\x02hi")
-    >>> message.number(1), message.text(2), message.number(3), message.text(4)
-    (150, 'hi', 0, '')
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self._numbers: dict[int, int] = {}
-        self._bytes: dict[int, list[bytes]] = {}
-        at = 0
-        while at < len(data):
-            key, at = parse_varint(data, at)
-            field, kind = key >> 3, key & 7
-            if kind == 0:
-                self._numbers[field], at = parse_varint(data, at)
-                continue
-            if kind == 2:
-                size, at = parse_varint(data, at)
-            elif kind in (1, 5):
-                size = 8 if kind == 1 else 4
-            else:
-                raise StreamError(f"a protobuf field of the unknown kind {kind}")
-            if at + size > len(data):
-                raise StreamError("a protobuf message is cut")
-            self._bytes.setdefault(field, []).append(data[at:at + size])
-            at += size
-
-    def __contains__(self, field: int) -> bool:
-        return field in self._numbers or field in self._bytes
-
-    def number(self, field: int) -> int:
-        """A number; 0 when absent."""
-        return self._numbers.get(field, 0)
-
-    def all(self, field: int) -> list[bytes]:
-        """Every value of a repeated field of bytes, text or messages."""
-        return self._bytes.get(field, [])
-
-    def data(self, field: int) -> bytes:
-        """Bytes, or a message; empty when absent."""
-        return self.all(field)[-1] if field in self._bytes else b""
-
-    def text(self, field: int) -> str:
-        """Text; empty when absent."""
-        return self.data(field).decode("utf-8", "replace")
-
-    def time(self, field: int) -> float:
-        """A timestamp in seconds; 0 when absent."""
-        stamp = Protobuf(self.data(field))
-        return stamp.number(1) + stamp.number(2) / 1e9
-
-
-def parse_varint(data: bytes, at: int) -> tuple[int, int]:
-    """A protobuf number and where it ends. Raises StreamError: it is cut or too long.
-
-    >>> parse_varint(b"\\xac\\x02", 0)
-    (300, 2)
-    """
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(data):
-            raise StreamError("a protobuf number is cut")
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-    raise StreamError("a protobuf number is too long")
-
-
-def render_field(field: int, data: bytes) -> bytes:
-    """One field of bytes, text or a message, as protobuf.
-
-    >>> render_field(1, b"hi")
-    b'\\n\\x02hi'
-    """
-    return render_varint(field << 3 | 2) + render_varint(len(data)) + data
-
-
-def render_varint(value: int) -> bytes:
-    """A number as protobuf writes it."""
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
-
-
-class TraceParser:
-    """The lines of a build's answer to events, whichever builder sends them.
-
-    Source: moby/buildkit, api/services/control/control.proto, StatusResponse; the text of the classic builder and of
-    buildah, whose seconds are counted here with `clock`.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._trace = _VertexReader()
-        self._text = _TextReader(clock)
-        self._traced = False
-
-    def feed(self, line: JSON) -> list[BuildEvent]:
-        """What one line says. Raises StreamError: its trace is broken."""
-        import binascii
-
-        if line.get("id") == "moby.buildkit.trace":
-            self._traced = True
-            try:
-                data = binascii.a2b_base64(line.get("aux") or "")
-            except (binascii.Error, TypeError, ValueError) as error:
-                raise StreamError("the builder's trace is not base64") from error
-            return self._trace.read(data)
-        aux, detail = line.get("aux"), line.get("errorDetail")
-        if isinstance(aux, dict) and isinstance(aux.get("ID"), str):
-            return [ImageId(aux["ID"])]
-        if line.get("error") or isinstance(detail, dict):
-            message = str((isinstance(detail, dict) and detail.get("message")) or line.get("error"))
-            return self._fail(message)
-        if self._traced:
-            return []
-        if isinstance(line.get("stream"), str):
-            return self._text.read(line["stream"].encode("utf-8", "surrogateescape"))
-        return self._text.read_status(line)
-
-    def _fail(self, message: str) -> list[BuildEvent]:
-        import re
-
-        events = [] if self._traced else self._text.fail(message)
-        return [*events, BuildError(re.sub(f"^(?:{NOISE})+", "", message.strip()))]
-
-
-class _Vertex:
-    """A step of BuildKit's, as far as it was told."""
-
-    def __init__(self) -> None:
-        self.number, self.begun, self.ended = 0, 0.0, False
-        self.partial: dict[int, bytes] = {}  # of each of its two streams, the line that has no end yet
-
-
-class _VertexReader:
-    """BuildKit's trace to events. Steps are numbered as they start; what is told again changes nothing."""
-
-    def __init__(self) -> None:
-        self._vertices: dict[bytes, _Vertex] = {}
-        self._started = 0
-
-    def read(self, data: bytes) -> list[BuildEvent]:
-        """The events in one StatusResponse."""
-        response, known = Protobuf(data), len(self._vertices)
-        events: list[BuildEvent] = []
-        for raw in response.all(1):
-            events += self._read_vertex(Protobuf(raw))
-        for raw in response.all(2):
-            events += self._read_status(Protobuf(raw))
-        for raw in response.all(3):
-            events += self._read_log(Protobuf(raw))
-        for raw in response.all(4):
-            events += self._read_warning(Protobuf(raw))
-        if len(self._vertices) != known:
-            events.insert(0, StepsKnown(len(self._vertices)))
-        return events
-
-    def _read_vertex(self, told: Protobuf) -> Iterator[BuildEvent]:
-        vertex = self._vertices.setdefault(told.data(1), _Vertex())
-        if (5 in told or 6 in told) and not vertex.number:
-            self._started += 1
-            vertex.number, vertex.begun = self._started, told.time(5)
-            yield StepStarted(vertex.number, told.text(3))
-        if 6 not in told or vertex.ended:
-            return
-        vertex.ended = True
-        for stream, line in vertex.partial.items():
-            if line:
-                yield StepLog(vertex.number, line, max(0.0, told.time(6) - vertex.begun))
-            vertex.partial[stream] = b""
-        if 7 in told:
-            yield StepFailed(vertex.number, told.text(7))
-        elif told.number(4):
-            yield StepCached(vertex.number)
-        else:
-            yield StepDone(vertex.number, max(0.0, told.time(6) - vertex.begun) if vertex.begun else 0.0)
-
-    def _read_status(self, told: Protobuf) -> Iterator[BuildEvent]:
-        vertex = self._vertices.get(told.data(2))
-        if vertex and vertex.number and told.number(4):
-            yield Transfer(vertex.number, told.text(1), told.number(4), told.number(5), 8 in told)
-
-    def _read_log(self, told: Protobuf) -> Iterator[BuildEvent]:
-        vertex = self._vertices.get(told.data(1))
-        if not vertex or not vertex.number:
-            return
-        seconds = max(0.0, told.time(2) - vertex.begun)
-        *lines, rest = (vertex.partial.get(told.number(3), b"") + told.data(4)).split(b"\n")
-        if len(rest) > LOG_LINE:
-            lines, rest = [*lines, rest], b""
-        vertex.partial[told.number(3)] = rest
-        for line in lines:
-            yield StepLog(vertex.number, line, seconds)
-
-    @staticmethod
-    def _read_warning(told: Protobuf) -> Iterator[BuildEvent]:
-        line = Protobuf(Protobuf(told.data(7)).data(1)).number(1)
-        yield BuildWarning((f"line {line}: " if line else "") + told.text(3))
-
-
-class _TextReader:
-    """What the classic builder and buildah print, to events: one step after the other."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._held = b""
-        self._step, self._total, self._begun, self._over = 0, 0, 0.0, True
-        self._committing = False  # nothing but image ids is printed any more
-
-    def read(self, data: bytes) -> list[BuildEvent]:
-        """The events in a piece of text, which may end anywhere."""
-        import re
-
-        if self._held and re.match(BUILDER_NOTE, data.decode("utf-8", "replace")):
-            self._held += b"\n"  # the step's own output did not end its last line
-        *lines, self._held = (self._held + data).split(b"\n")
-        if len(self._held) > LOG_LINE:
-            lines, self._held = [*lines, self._held], b""
-        return [event for line in lines for event in self._read_line(line)]
-
-    def read_status(self, line: JSON) -> list[BuildEvent]:
-        """The events in a line of a pull, which the classic builder passes on."""
-        detail, what = line.get("progressDetail"), f"{line.get('id') or ''} {line.get('status') or ''}".strip()
-        if not self._step or not what:
-            return []
-        if isinstance(detail, dict) and isinstance(detail.get("current"), int):
-            total = detail.get("total")
-            return [Transfer(self._step, what, detail["current"], total if isinstance(total, int) else 0, False)]
-        return []
-
-    def fail(self, message: str) -> list[BuildEvent]:
-        """The step that runs has failed."""
-        events = [StepLog(self._step, self._held, self._clock() - self._begun)] if self._held and self._step else []
-        if self._over:
-            return [*events]
-        self._over, self._held = True, b""
-        return [*events, StepFailed(self._step, message)]
-
-    def _read_line(self, line: bytes) -> list[BuildEvent]:
-        import re
-
-        text = line.decode("utf-8", "replace").rstrip("\r")
-        found = re.fullmatch(r"(?:\[(\d+/\d+)\] )?S(?:TEP|tep) (\d+)/(\d+) ?: (.*)", text)
-        if found:
-            stage = f"{found[1]} " if found[1] else ""
-            return self._start(f"[{stage}{found[2]}/{found[3]}] {found[4]}", max(self._total, int(found[3])))
-        if re.fullmatch(r"COMMIT( .*)?", text) and self._step:
-            self._committing = True
-            return self._start("exporting to image", self._total)
-        if re.match(r"Successfully (built|tagged) ", text):
-            return self._end(StepDone(self._step, self._clock() - self._begun))
-        if re.match(r" ?-{2,3}> Using cache\b", text):
-            return self._end(StepCached(self._step))
-        if self._committing or re.match(BUILDER_NOTE, text) or (not text and self._over):
-            return []
-        return [StepLog(self._step, line.rstrip(b"\r"), self._clock() - self._begun)] if self._step else []
-
-    def _start(self, name: str, total: int) -> list[BuildEvent]:
-        events = self._end(StepDone(self._step, self._clock() - self._begun))
-        if total != self._total:
-            self._total = total
-            events.append(StepsKnown(total))
-        self._step, self._begun, self._over = self._step + 1, self._clock(), False
-        return [*events, StepStarted(self._step, name)]
-
-    def _end(self, event: BuildEvent) -> list[BuildEvent]:
-        if self._over:
-            return []
-        self._over = True
-        return [event]
-
-
-class _Step:
-    """A step as it is shown."""
-
-    def __init__(self, name: str, begun: float) -> None:
-        from collections import deque
-
-        self.name, self.begun, self.state, self.seconds = name, begun, "", -1.0  # no seconds yet: it runs
-        self.log: deque[bytes] = deque()
-        self.size, self.cut = 0, False
-        self.transfers: dict[str, Transfer] = {}
-
-    def keep(self, line: bytes) -> None:
-        """Remember a log line, and forget the oldest beyond LOG_KEPT bytes."""
-        self.log.append(line)
-        self.size += len(line) + 1
-        while self.size > LOG_KEPT and len(self.log) > 1:
-            self.size -= len(self.log.popleft()) + 1
-            self.cut = True
-
-    def end(self, state: str, seconds: float) -> None:
-        """Note how it ended; what only matters while it runs is dropped."""
-        self.state, self.seconds = state, seconds
-        self.transfers = {}
-
-
-class BuildProgress:
-    """The events of a build to what a person reads, in the manner of BuildKit's own client."""
-
-    def __init__(self, now: float, *, lines: int = 16, tail: int = 5) -> None:
-        self._begun, self._lines, self._tail = now, lines, tail
-        self._steps: dict[int, _Step] = {}
-        self._total, self._shown, self._failed = 0, 0, 0
-        self.sent = 0  # bytes of the context that were sent; the caller counts
-
-    def add(self, event: BuildEvent, now: float) -> list[str]:
-        """Take an event in; return the plain lines that tell it."""
-        if isinstance(event, StepsKnown):
-            self._total = event.total
-        elif isinstance(event, StepStarted):
-            self._steps[event.step] = _Step(event.name, now)
-            return self._plain(event.step)
-        elif isinstance(event, (StepCached, StepDone, StepFailed, StepLog, Transfer)) and event.step in self._steps:
-            return self._add_to_step(event, self._steps[event.step], now)
-        return []
-
-    def _add_to_step(self, event: StepCached | StepDone | StepFailed | StepLog | Transfer, step: _Step,
-                     now: float) -> list[str]:
-        if isinstance(event, StepLog):
-            step.keep(event.line)
-            return self._plain(event.step, f"{event.seconds:.3f} {plain_text(event.line)}".rstrip())
-        if isinstance(event, Transfer):
-            told = step.transfers.get(event.what)
-            step.transfers[event.what] = event
-            return self._plain(event.step, transfer_text(event)) if event.done and not (told and told.done) else []
-        if isinstance(event, StepFailed):
-            step.end("CANCELED" if event.canceled else "ERROR", now - step.begun)
-            if event.canceled:
-                return self._plain(event.step, "CANCELED")
-            self._failed = event.step
-            return self._plain(event.step, f"ERROR: {plain_text(event.message.encode())}")
-        if isinstance(event, StepCached):
-            step.end("CACHED", 0.0)
-            text = "CACHED"
-        else:
-            step.end("", event.seconds)
-            text = f"DONE {event.seconds:.1f}s"
-        step.log.clear()
-        return self._plain(event.step, text)
-
-    def _plain(self, number: int, *texts: str) -> list[str]:
-        """Lines about one step, under its name when the last lines were another one's."""
-        lines = []
-        if self._shown != number:
-            if self._shown:
-                running = self._steps[self._shown].seconds < 0
-                lines = [f"#{self._shown} ...", ""] if running else [""]
-            self._shown = number
-            lines.append(f"#{number} {plain_text(self._steps[number].name.encode())}")
-        return lines + [f"#{number} {text}" for text in texts]
-
-    def region(self, width: int, now: float) -> list[str]:
-        """The state of the build as a few lines for a terminal so many columns wide."""
-        running = [step for step in self._steps.values() if step.seconds < 0]
-        details = {id(step): self._details(step) for step in running}
-        done = len(self._steps) - len(running)
-        count = f" ({done}/{max(self._total, len(self._steps))})" if self._steps else ""
-        sent = f" sent {render_size(self.sent)}" if self.sent and not self._steps else ""
-        room = self._lines - 1 - len(running) - sum(map(len, details.values()))
-        ended = [step for step in self._steps.values() if step.seconds >= 0]
-        kept = {id(step) for step in ended[max(0, len(ended) - room):]} if room > 0 else set()
-        lines = []
-        for step in self._steps.values():
-            if step.seconds < 0 or id(step) in kept:
-                seconds = now - step.begun if step.seconds < 0 else step.seconds
-                name = f"{step.state} {step.name}".strip()
-                lines.append(fill_line(f" => {name}", f" {max(0.0, seconds):.1f}s", width))
-                lines += [fill_line(f" => => {text}", "", width) for text in details.get(id(step), ())]
-        head = fill_line(f"[+] Building {max(0.0, now - self._begun):.1f}s{count}{sent}", "", width)
-        return [head, *lines[-(self._lines - 1):]]
-
-    def _details(self, step: _Step) -> list[str]:
-        moving = [transfer_text(transfer) for transfer in step.transfers.values() if not transfer.done]
-        tail = list(step.log)[-self._tail:] if step.log else []
-        return moving[-self._tail:] or [f"# {plain_text(line)}" for line in tail]
-
-    def failure(self) -> list[str]:
-        """The step that failed and its whole log, as far as it was kept; empty when none did."""
-        if not self._failed:
-            return []
-        step = self._steps[self._failed]
-        cut = ["[earlier output was left out]"] if step.cut else []
-        log = [plain_text(line) for line in step.log]
-        return ["------", f" > {plain_text(step.name.encode())}:", *cut, *log, "------"]
-
-
-def transfer_text(transfer: Transfer) -> str:
-    """How far a transfer is, for people.
-
-    >>> transfer_text(Transfer(1, "sha256:" + "0123456789abcdef" * 4, 1_500_000, 3_000_000, False))
-    'sha256:0123456789ab 1.5 MB / 3.0 MB'
-    """
-    what = transfer.what[:19] if transfer.what.startswith("sha256:") else transfer.what
-    total = f" / {render_size(transfer.total)}" if transfer.total else ""
-    return f"{plain_text(what.encode())} {render_size(transfer.current)}{total}{' done' if transfer.done else ''}"
-
-
-def plain_text(line: bytes) -> str:
-    r"""A log line as text: colours and other control characters gone, and what a carriage return overwrote.
-
-    >>> plain_text(b"\x1b[91m10%\r\x1b[2Kwarn\x07ing\tdone\x1b[0m\r")
-    'warning done'
-    """
-    import re
-
-    text = re.sub(rb"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])", b"", line).rstrip(b"\r")
-    whole = text[text.rfind(b"\r") + 1:].decode("utf-8", "replace").expandtabs(1)
-    return "".join(char for char in whole if char.isprintable())
-
-
-def fill_line(left: str, right: str, width: int) -> str:
-    """Both texts on one line of that width, the left one cut or filled up; wide characters count twice.
-
-    >>> fill_line(" => [1/2] RUN something long", " 1.2s", 20), fill_line(" => \u5bb6", "1s", 10)
-    (' => [1/2] RUN s 1.2s', ' => \u5bb6  1s')
-    """
-    room = max(0, width - len(right))
-    left = plain_text(left.encode("utf-8", "replace"))
-    if left.isascii():
-        return left[:room].ljust(room if right else 0) + right
-    kept, used = "", 0
-    for char in left:
-        used += columns(char)
-        if used > room:
-            used -= columns(char)
-            break
-        kept += char
-    return kept + (" " * (room - used) + right if right else "")
-
-
-def columns(char: str) -> int:
-    """How many columns of a terminal a character takes."""
-    import unicodedata
-
-    return 0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
-
-
 # == 11. Engine ===============================================================
 # In: where an engine is (flag, environment, docker contexts) and what it is asked, as the API's own JSON.
 # Out: that API's answers; one method per call, named as the call. Streams come back as Transports, unread.
@@ -7806,8 +7279,7 @@ def docker_folder(environ: Mapping[str, str], home: str) -> str:
     return environ.get("DOCKER_CONFIG") or os.path.join(home, ".docker")
 
 
-def find_address(engine_flag: str, environ: Mapping[str, str], home: str,
-                 is_socket: Callable[[str], bool] = is_socket) -> Address:
+def find_address(engine_flag: str, environ: Mapping[str, str], home: str) -> Address:
     """The engine's Address: from the flag, DOCKER_HOST, the docker context, or the first usual socket that exists.
 
     Raises EngineAbsent: none is named and none exists, or `none` is asked for. Raises EngineUnreachable, UsageError:
@@ -8738,6 +8210,62 @@ def negotiate_version(offered: str, address: Address, is_podman: bool) -> str:
     return f"{version[0]}.{version[1]}"
 
 
+# -- what outlives us
+
+
+class Guardian:
+    """A child process that cleans up when this one dies before dismissing it, by kill -9 included.
+
+    Forked before any thread and while few descriptors are open; it holds none but a pipe, lives in a session of its
+    own and calls `clean` until that returns True, for ten seconds at most.
+    """
+
+    def __init__(self, clean: Callable[[], bool], keep: Collection[int] = ()) -> None:
+        import signal
+
+        watched, self._pipe = os.pipe()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        try:
+            self._pid = os.fork()
+            if self._pid == 0:  # the terminal's Ctrl-C is not its
+                self._watch(watched, clean, {watched, *keep})
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(watched)
+
+    @staticmethod
+    def _watch(watched: int, clean: Callable[[], bool], keep: set[int]) -> None:
+        try:
+            os.setsid()
+            folder = next((path for path in ("/proc/self/fd", "/dev/fd") if os.path.isdir(path)), "")
+            for descriptor in [int(name) for name in os.listdir(folder)] if folder else range(256):
+                if descriptor not in keep:
+                    try:
+                        os.close(descriptor)
+                    except OSError:
+                        pass
+            if not os.read(watched, 1):
+                deadline = time.monotonic() + 10
+                while not clean() and time.monotonic() < deadline:
+                    time.sleep(0.2)
+        finally:
+            os._exit(0)
+
+    def dismiss(self, *, clean: bool = False) -> None:
+        """End the guardian: nothing is left to guard, or it is to `clean` now. A second call does nothing."""
+        if self._pipe >= 0:
+            pipe, self._pipe = self._pipe, -1
+            if clean:
+                os.close(pipe)
+                return
+            try:
+                os.write(pipe, b"x")
+            except BrokenPipeError:
+                pass  # somebody killed it
+            os.close(pipe)
+            os.waitpid(self._pid, 0)
+
+
 # -- what its refusals mean
 
 
@@ -8860,7 +8388,6 @@ def loaded_names(line: str) -> list[str]:
 
 
 HUB_SERVER = "https://index.docker.io/v1/"
-Runner = Callable[[Sequence[str], bytes, Mapping[str, str]], Any]  # exit code, stdout, stderr
 
 
 def run_program(argv: Sequence[str], data: bytes, environ: Mapping[str, str]) -> tuple[int, bytes, bytes]:
@@ -8880,7 +8407,7 @@ def run_program(argv: Sequence[str], data: bytes, environ: Mapping[str, str]) ->
         return process.returncode, out, err
 
 
-def registry_auth(reference: Reference, environ: Mapping[str, str], home: str, run: Runner = run_program) -> str:
+def registry_auth(reference: Reference, environ: Mapping[str, str], home: str) -> str:
     """The X-Registry-Auth value for an image's registry; empty when nothing is known for it.
 
     Looked up in $REGISTRY_AUTH_FILE, docker's configuration and Podman's, in this order.
@@ -8890,7 +8417,7 @@ def registry_auth(reference: Reference, environ: Mapping[str, str], home: str, r
     import json
 
     for path in credential_files(environ, home):
-        found = find_credentials(read_json_file(path), reference, environ, run)
+        found = find_credentials(read_json_file(path), reference, environ)
         if found:
             server = HUB_SERVER if reference.registry == "docker.io" else reference.registry
             return base64.urlsafe_b64encode(json.dumps({**found, "serveraddress": server}).encode()).decode()
@@ -8917,14 +8444,14 @@ def registry_keys(reference: Reference) -> list[str]:
     return [*keys, "index.docker.io", "registry-1.docker.io"] if reference.registry == "docker.io" else keys
 
 
-def find_credentials(config: JSON, reference: Reference, environ: Mapping[str, str], run: Runner) -> JSON:
+def find_credentials(config: JSON, reference: Reference, environ: Mapping[str, str]) -> JSON:
     """What one configuration file knows for an image: username and password, or an identity token; or nothing."""
     helpers = config.get("credHelpers") if isinstance(config.get("credHelpers"), dict) else {}
     auths = config.get("auths") if isinstance(config.get("auths"), dict) else {}
     server = HUB_SERVER if reference.registry == "docker.io" else reference.registry
     helper = pick_key(helpers, reference) or config.get("credsStore")
     if helper:
-        found = ask_credential_helper(str(helper), server, environ, run)
+        found = ask_credential_helper(str(helper), server, environ)
         if found:
             return found
     entry = pick_key(auths, reference)
@@ -8966,12 +8493,12 @@ def decode_credentials(entry: JSON) -> JSON:
     return {"registrytoken": str(entry["registrytoken"])} if entry.get("registrytoken") else {}
 
 
-def ask_credential_helper(name: str, server: str, environ: Mapping[str, str], run: Runner) -> JSON:
+def ask_credential_helper(name: str, server: str, environ: Mapping[str, str]) -> JSON:
     """What `docker-credential-NAME get` knows for a server, or nothing. Raises EngineError: it failed otherwise."""
     program = f"docker-credential-{name}"
     hint = f"install or repair {program}, or take it out of docker's config.json"
     try:
-        status, out, err = run([program, "get"], server.encode(), environ)
+        status, out, err = run_program([program, "get"], server.encode(), environ)
     except OSError as error:
         raise EngineError(program, 0, f"the credential helper cannot be run: {error.strerror or error}",
                           hint=hint) from error
@@ -8990,79 +8517,547 @@ def ask_credential_helper(name: str, server: str, environ: Mapping[str, str], ru
     return {"identitytoken": secret} if user == "<token>" else {"username": user, "password": secret}
 
 
-# -- pulling
+# == 12. Build ================================================================
+# What a model runs in, made or fetched: an image, by the engine, or an environment, by pip on this machine.
+# In: the query and the context of a build, or a config; what a builder says and asks for meanwhile. Out: an image's id,
+# or an Environment; on the way what a person reads of it. What ends us ends the build and removes what is half made.
 
 
-class PullProgress:
-    """What the events of a pull (or a load) come to: one status line, and a line for each layer that is finished."""
+# -- what a builder says while it works
+# In: the lines of a build's answer, from BuildKit (a protobuf trace), the classic builder or Podman (their text).
+# Out: the same few events from all of them, and from those what a person reads: plain lines, or a live region.
+
+LOG_LINE = 1 << 16  # bytes of a log line without an end that are held
+LOG_KEPT = 1 << 20  # bytes of a step's log that are kept, in case it fails
+NOISE = (r"failed to solve: |failed to solve with frontend [\w.]+: |rpc error: code = \w+ desc = |"
+         r"failed to create LLB definition: ")  # what BuildKit puts before the cause
+BUILDER_NOTE = (r" ?-{2,3}> (Running in |Using cache|Pushing cache|Removed intermediate container )?[0-9a-f]{6,64}$|"
+                r"Removing intermediate container [0-9a-f]+$")  # lines in a step's output that are the builder's own
+
+
+class StepsKnown(NamedTuple):
+    """How many steps the build has, as far as the builder knows."""
+
+    total: int
+
+
+class StepStarted(NamedTuple):
+    """A step began."""
+
+    step: int
+    name: str
+
+
+class StepCached(NamedTuple):
+    """A step need not run: its result was there."""
+
+    step: int
+
+
+class StepDone(NamedTuple):
+    """A step ended well, after so many seconds."""
+
+    step: int
+    seconds: float
+
+
+class StepFailed(NamedTuple):
+    """A step failed, or was called off since another one failed."""
+
+    step: int
+    message: str
+
+    @property
+    def canceled(self) -> bool:
+        """Whether the failure is another step's."""
+        return self.message.endswith("context canceled")
+
+
+class StepLog(NamedTuple):
+    """A line of a step's own output, so many seconds after the step began."""
+
+    step: int
+    line: bytes
+    seconds: float
+
+
+class Transfer(NamedTuple):
+    """How far a download or an upload inside a step is, in bytes; the total is 0 while nobody knows it."""
+
+    step: int
+    what: str
+    current: int
+    total: int
+    done: bool
+
+
+class BuildWarning(NamedTuple):
+    """What the builder finds questionable in the Dockerfile."""
+
+    text: str
+
+
+class ImageId(NamedTuple):
+    """The image that came out."""
+
+    id: str
+
+
+class BuildError(NamedTuple):
+    """Why there is no image, in the builder's words."""
+
+    message: str
+
+
+BuildEvent = Union[StepsKnown, StepStarted, StepCached, StepDone, StepFailed, StepLog, Transfer, BuildWarning, ImageId,
+                   BuildError]
+
+
+class Protobuf:
+    """A protobuf message without its description: what each field number holds, in order. Raises StreamError.
+
+    >>> message = Protobuf(b"\\x08\\x96\\x01\\x12\\x02hi")
+    >>> message.number(1), message.text(2), message.number(3), message.text(4)
+    (150, 'hi', 0, '')
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._numbers: dict[int, int] = {}
+        self._bytes: dict[int, list[bytes]] = {}
+        at = 0
+        while at < len(data):
+            key, at = parse_varint(data, at)
+            field, kind = key >> 3, key & 7
+            if kind == 0:
+                self._numbers[field], at = parse_varint(data, at)
+                continue
+            if kind == 2:
+                size, at = parse_varint(data, at)
+            elif kind in (1, 5):
+                size = 8 if kind == 1 else 4
+            else:
+                raise StreamError(f"a protobuf field of the unknown kind {kind}")
+            if at + size > len(data):
+                raise StreamError("a protobuf message is cut")
+            self._bytes.setdefault(field, []).append(data[at:at + size])
+            at += size
+
+    def __contains__(self, field: int) -> bool:
+        return field in self._numbers or field in self._bytes
+
+    def number(self, field: int) -> int:
+        """A number; 0 when absent."""
+        return self._numbers.get(field, 0)
+
+    def all(self, field: int) -> list[bytes]:
+        """Every value of a repeated field of bytes, text or messages."""
+        return self._bytes.get(field, [])
+
+    def data(self, field: int) -> bytes:
+        """Bytes, or a message; empty when absent."""
+        return self.all(field)[-1] if field in self._bytes else b""
+
+    def text(self, field: int) -> str:
+        """Text; empty when absent."""
+        return self.data(field).decode("utf-8", "replace")
+
+    def time(self, field: int) -> float:
+        """A timestamp in seconds; 0 when absent."""
+        stamp = Protobuf(self.data(field))
+        return stamp.number(1) + stamp.number(2) / 1e9
+
+
+def parse_varint(data: bytes, at: int) -> tuple[int, int]:
+    """A protobuf number and where it ends. Raises StreamError: it is cut or too long.
+
+    >>> parse_varint(b"\\xac\\x02", 0)
+    (300, 2)
+    """
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data):
+            raise StreamError("a protobuf number is cut")
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise StreamError("a protobuf number is too long")
+
+
+def render_field(field: int, data: bytes) -> bytes:
+    """One field of bytes, text or a message, as protobuf.
+
+    >>> render_field(1, b"hi")
+    b'\\n\\x02hi'
+    """
+    return render_varint(field << 3 | 2) + render_varint(len(data)) + data
+
+
+def render_varint(value: int) -> bytes:
+    """A number as protobuf writes it."""
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+class TraceParser:
+    """The lines of a build's answer to events, whichever builder sends them.
+
+    Source: moby/buildkit, api/services/control/control.proto, StatusResponse; the text of the classic builder and of
+    buildah, whose seconds are counted here with `clock`.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._trace = _VertexReader()
+        self._text = _TextReader(clock)
+        self._traced = False
+
+    def feed(self, line: JSON) -> list[BuildEvent]:
+        """What one line says. Raises StreamError: its trace is broken."""
+        import binascii
+
+        if line.get("id") == "moby.buildkit.trace":
+            self._traced = True
+            try:
+                data = binascii.a2b_base64(line.get("aux") or "")
+            except (binascii.Error, TypeError, ValueError) as error:
+                raise StreamError("the builder's trace is not base64") from error
+            return self._trace.read(data)
+        aux, detail = line.get("aux"), line.get("errorDetail")
+        if isinstance(aux, dict) and isinstance(aux.get("ID"), str):
+            return [ImageId(aux["ID"])]
+        if line.get("error") or isinstance(detail, dict):
+            message = str((isinstance(detail, dict) and detail.get("message")) or line.get("error"))
+            return self._fail(message)
+        if self._traced:
+            return []
+        if isinstance(line.get("stream"), str):
+            return self._text.read(line["stream"].encode("utf-8", "surrogateescape"))
+        return self._text.read_status(line)
+
+    def _fail(self, message: str) -> list[BuildEvent]:
+        import re
+
+        events = [] if self._traced else self._text.fail(message)
+        return [*events, BuildError(re.sub(f"^(?:{NOISE})+", "", message.strip()))]
+
+
+class _Vertex:
+    """A step of BuildKit's, as far as it was told."""
 
     def __init__(self) -> None:
-        self._bytes: dict[str, tuple[int, int]] = {}  # layer: bytes that are here, bytes in all
-        self._layers: dict[str, bool] = {}  # layer: whether it is finished
-        self._began = 0.0
-
-    def feed(self, event: JSON, now: float) -> list[str]:
-        """Take one event at a time in seconds; return the lines to print."""
-        layer, status = str(event.get("id") or ""), str(event.get("status") or "")
-        detail = event.get("progressDetail") if isinstance(event.get("progressDetail"), dict) else {}
-        assert isinstance(detail, dict)
-        if not layer or status.startswith("Pulling from"):
-            return []
-        if status in ("Downloading", "Loading layer", "Copying blob"):
-            self._began = self._began or now
-            current, total = detail.get("current"), detail.get("total")
-            if isinstance(current, int):
-                self._bytes[layer] = (current, total if isinstance(total, int) and total > 0 else current)
-        if status in ("Download complete", "Pull complete") and layer in self._bytes:
-            self._bytes[layer] = (self._bytes[layer][1],) * 2
-        finished = status in ("Pull complete", "Already exists", "Download complete")
-        is_new = finished and not self._layers.get(layer)
-        self._layers[layer] = finished or self._layers.get(layer, False)
-        return [f"{layer}: {status.lower()}{self._size_of(layer)}"] if is_new and layer in self._bytes else []
-
-    def _size_of(self, layer: str) -> str:
-        return f", {render_size(self._bytes[layer][1])}"
-
-    def status(self, now: float) -> str:
-        """Bytes, speed and layers so far."""
-        here, total = (sum(pair[at] for pair in self._bytes.values()) for at in (0, 1))
-        seconds = now - self._began if self._began else 0.0
-        texts = [f"{render_size(here)} of {render_size(total)}"] if total else []
-        if total and seconds >= 0.5:
-            texts.append(f"{render_size(int(here / seconds))}/s")
-        if self._layers:
-            texts.append(f"{sum(self._layers.values())} of {len(self._layers)} layers")
-        return ", ".join(texts)
+        self.number, self.begun, self.ended = 0, 0.0, False
+        self.partial: dict[int, bytes] = {}  # of each of its two streams, the line that has no end yet
 
 
-def pull_image(engine: Engine, image: str, console: Console, environ: Mapping[str, str], home: str,
-               *, platform: str = "") -> None:
-    """Pull an image with the user's credentials, showing how far it is. Raises EngineError; UsageError: no such name.
+class _VertexReader:
+    """BuildKit's trace to events. Steps are numbered as they start; what is told again changes nothing."""
 
-    A credential helper that fails is a warning: the image may be public.
-    """
-    try:
-        auth = registry_auth(parse_reference(image), environ, home)
-    except EngineError as error:
-        console.warn(f"{error}; pulling without credentials")
-        auth = ""
-    progress = PullProgress()
+    def __init__(self) -> None:
+        self._vertices: dict[bytes, _Vertex] = {}
+        self._started = 0
 
-    def show(event: JSON) -> None:
-        now = time.monotonic()
-        lines = progress.feed(event, now)
-        if console.live:
-            console.status(progress.status(now))
+    def read(self, data: bytes) -> list[BuildEvent]:
+        """The events in one StatusResponse."""
+        response, known = Protobuf(data), len(self._vertices)
+        events: list[BuildEvent] = []
+        for raw in response.all(1):
+            events += self._read_vertex(Protobuf(raw))
+        for raw in response.all(2):
+            events += self._read_status(Protobuf(raw))
+        for raw in response.all(3):
+            events += self._read_log(Protobuf(raw))
+        for raw in response.all(4):
+            events += self._read_warning(Protobuf(raw))
+        if len(self._vertices) != known:
+            events.insert(0, StepsKnown(len(self._vertices)))
+        return events
+
+    def _read_vertex(self, told: Protobuf) -> Iterator[BuildEvent]:
+        vertex = self._vertices.setdefault(told.data(1), _Vertex())
+        if (5 in told or 6 in told) and not vertex.number:
+            self._started += 1
+            vertex.number, vertex.begun = self._started, told.time(5)
+            yield StepStarted(vertex.number, told.text(3))
+        if 6 not in told or vertex.ended:
+            return
+        vertex.ended = True
+        for stream, line in vertex.partial.items():
+            if line:
+                yield StepLog(vertex.number, line, max(0.0, told.time(6) - vertex.begun))
+            vertex.partial[stream] = b""
+        if 7 in told:
+            yield StepFailed(vertex.number, told.text(7))
+        elif told.number(4):
+            yield StepCached(vertex.number)
         else:
-            for line in lines:
-                console.info(line)
+            yield StepDone(vertex.number, max(0.0, told.time(6) - vertex.begun) if vertex.begun else 0.0)
 
-    console.phase(f"Pulling {image}...")
-    engine.image_pull(image, platform=platform, auth=auth, on_event=show)
-    console.done()
+    def _read_status(self, told: Protobuf) -> Iterator[BuildEvent]:
+        vertex = self._vertices.get(told.data(2))
+        if vertex and vertex.number and told.number(4):
+            yield Transfer(vertex.number, told.text(1), told.number(4), told.number(5), 8 in told)
+
+    def _read_log(self, told: Protobuf) -> Iterator[BuildEvent]:
+        vertex = self._vertices.get(told.data(1))
+        if not vertex or not vertex.number:
+            return
+        seconds = max(0.0, told.time(2) - vertex.begun)
+        *lines, rest = (vertex.partial.get(told.number(3), b"") + told.data(4)).split(b"\n")
+        if len(rest) > LOG_LINE:
+            lines, rest = [*lines, rest], b""
+        vertex.partial[told.number(3)] = rest
+        for line in lines:
+            yield StepLog(vertex.number, line, seconds)
+
+    @staticmethod
+    def _read_warning(told: Protobuf) -> Iterator[BuildEvent]:
+        line = Protobuf(Protobuf(told.data(7)).data(1)).number(1)
+        yield BuildWarning((f"line {line}: " if line else "") + told.text(3))
 
 
-# == 12. Session ==============================================================
+class _TextReader:
+    """What the classic builder and buildah print, to events: one step after the other."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._held = b""
+        self._step, self._total, self._begun, self._over = 0, 0, 0.0, True
+        self._committing = False  # nothing but image ids is printed any more
+
+    def read(self, data: bytes) -> list[BuildEvent]:
+        """The events in a piece of text, which may end anywhere."""
+        import re
+
+        if self._held and re.match(BUILDER_NOTE, data.decode("utf-8", "replace")):
+            self._held += b"\n"  # the step's own output did not end its last line
+        *lines, self._held = (self._held + data).split(b"\n")
+        if len(self._held) > LOG_LINE:
+            lines, self._held = [*lines, self._held], b""
+        return [event for line in lines for event in self._read_line(line)]
+
+    def read_status(self, line: JSON) -> list[BuildEvent]:
+        """The events in a line of a pull, which the classic builder passes on."""
+        detail, what = line.get("progressDetail"), f"{line.get('id') or ''} {line.get('status') or ''}".strip()
+        if not self._step or not what:
+            return []
+        if isinstance(detail, dict) and isinstance(detail.get("current"), int):
+            total = detail.get("total")
+            return [Transfer(self._step, what, detail["current"], total if isinstance(total, int) else 0, False)]
+        return []
+
+    def fail(self, message: str) -> list[BuildEvent]:
+        """The step that runs has failed."""
+        events = [StepLog(self._step, self._held, self._clock() - self._begun)] if self._held and self._step else []
+        if self._over:
+            return [*events]
+        self._over, self._held = True, b""
+        return [*events, StepFailed(self._step, message)]
+
+    def _read_line(self, line: bytes) -> list[BuildEvent]:
+        import re
+
+        text = line.decode("utf-8", "replace").rstrip("\r")
+        found = re.fullmatch(r"(?:\[(\d+/\d+)\] )?S(?:TEP|tep) (\d+)/(\d+) ?: (.*)", text)
+        if found:
+            stage = f"{found[1]} " if found[1] else ""
+            return self._start(f"[{stage}{found[2]}/{found[3]}] {found[4]}", max(self._total, int(found[3])))
+        if re.fullmatch(r"COMMIT( .*)?", text) and self._step:
+            self._committing = True
+            return self._start("exporting to image", self._total)
+        if re.match(r"Successfully (built|tagged) ", text):
+            return self._end(StepDone(self._step, self._clock() - self._begun))
+        if re.match(r" ?-{2,3}> Using cache\b", text):
+            return self._end(StepCached(self._step))
+        if self._committing or re.match(BUILDER_NOTE, text) or (not text and self._over):
+            return []
+        return [StepLog(self._step, line.rstrip(b"\r"), self._clock() - self._begun)] if self._step else []
+
+    def _start(self, name: str, total: int) -> list[BuildEvent]:
+        events = self._end(StepDone(self._step, self._clock() - self._begun))
+        if total != self._total:
+            self._total = total
+            events.append(StepsKnown(total))
+        self._step, self._begun, self._over = self._step + 1, self._clock(), False
+        return [*events, StepStarted(self._step, name)]
+
+    def _end(self, event: BuildEvent) -> list[BuildEvent]:
+        if self._over:
+            return []
+        self._over = True
+        return [event]
+
+
+class _Step:
+    """A step as it is shown."""
+
+    def __init__(self, name: str, begun: float) -> None:
+        from collections import deque
+
+        self.name, self.begun, self.state, self.seconds = name, begun, "", -1.0  # no seconds yet: it runs
+        self.log: deque[bytes] = deque()
+        self.size, self.cut = 0, False
+        self.transfers: dict[str, Transfer] = {}
+
+    def keep(self, line: bytes) -> None:
+        """Remember a log line, and forget the oldest beyond LOG_KEPT bytes."""
+        self.log.append(line)
+        self.size += len(line) + 1
+        while self.size > LOG_KEPT and len(self.log) > 1:
+            self.size -= len(self.log.popleft()) + 1
+            self.cut = True
+
+    def end(self, state: str, seconds: float) -> None:
+        """Note how it ended; what only matters while it runs is dropped."""
+        self.state, self.seconds = state, seconds
+        self.transfers = {}
+
+
+class BuildProgress:
+    """The events of a build to what a person reads, in the manner of BuildKit's own client."""
+
+    def __init__(self, now: float, *, lines: int = 16, tail: int = 5) -> None:
+        self._begun, self._lines, self._tail = now, lines, tail
+        self._steps: dict[int, _Step] = {}
+        self._total, self._shown, self._failed = 0, 0, 0
+        self.sent = 0  # bytes of the context that were sent; the caller counts
+
+    def add(self, event: BuildEvent, now: float) -> list[str]:
+        """Take an event in; return the plain lines that tell it."""
+        if isinstance(event, StepsKnown):
+            self._total = event.total
+        elif isinstance(event, StepStarted):
+            self._steps[event.step] = _Step(event.name, now)
+            return self._plain(event.step)
+        elif isinstance(event, (StepCached, StepDone, StepFailed, StepLog, Transfer)) and event.step in self._steps:
+            return self._add_to_step(event, self._steps[event.step], now)
+        return []
+
+    def _add_to_step(self, event: StepCached | StepDone | StepFailed | StepLog | Transfer, step: _Step,
+                     now: float) -> list[str]:
+        if isinstance(event, StepLog):
+            step.keep(event.line)
+            return self._plain(event.step, f"{event.seconds:.3f} {plain_text(event.line)}".rstrip())
+        if isinstance(event, Transfer):
+            told = step.transfers.get(event.what)
+            step.transfers[event.what] = event
+            return self._plain(event.step, transfer_text(event)) if event.done and not (told and told.done) else []
+        if isinstance(event, StepFailed):
+            step.end("CANCELED" if event.canceled else "ERROR", now - step.begun)
+            if event.canceled:
+                return self._plain(event.step, "CANCELED")
+            self._failed = event.step
+            return self._plain(event.step, f"ERROR: {plain_text(event.message.encode())}")
+        if isinstance(event, StepCached):
+            step.end("CACHED", 0.0)
+            text = "CACHED"
+        else:
+            step.end("", event.seconds)
+            text = f"DONE {event.seconds:.1f}s"
+        step.log.clear()
+        return self._plain(event.step, text)
+
+    def _plain(self, number: int, *texts: str) -> list[str]:
+        """Lines about one step, under its name when the last lines were another one's."""
+        lines = []
+        if self._shown != number:
+            if self._shown:
+                running = self._steps[self._shown].seconds < 0
+                lines = [f"#{self._shown} ...", ""] if running else [""]
+            self._shown = number
+            lines.append(f"#{number} {plain_text(self._steps[number].name.encode())}")
+        return lines + [f"#{number} {text}" for text in texts]
+
+    def region(self, width: int, now: float) -> list[str]:
+        """The state of the build as a few lines for a terminal so many columns wide."""
+        running = [step for step in self._steps.values() if step.seconds < 0]
+        details = {id(step): self._details(step) for step in running}
+        done = len(self._steps) - len(running)
+        count = f" ({done}/{max(self._total, len(self._steps))})" if self._steps else ""
+        sent = f" sent {render_size(self.sent)}" if self.sent and not self._steps else ""
+        room = self._lines - 1 - len(running) - sum(map(len, details.values()))
+        ended = [step for step in self._steps.values() if step.seconds >= 0]
+        kept = {id(step) for step in ended[max(0, len(ended) - room):]} if room > 0 else set()
+        lines = []
+        for step in self._steps.values():
+            if step.seconds < 0 or id(step) in kept:
+                seconds = now - step.begun if step.seconds < 0 else step.seconds
+                name = f"{step.state} {step.name}".strip()
+                lines.append(fill_line(f" => {name}", f" {max(0.0, seconds):.1f}s", width))
+                lines += [fill_line(f" => => {text}", "", width) for text in details.get(id(step), ())]
+        head = fill_line(f"[+] Building {max(0.0, now - self._begun):.1f}s{count}{sent}", "", width)
+        return [head, *lines[-(self._lines - 1):]]
+
+    def _details(self, step: _Step) -> list[str]:
+        moving = [transfer_text(transfer) for transfer in step.transfers.values() if not transfer.done]
+        tail = list(step.log)[-self._tail:] if step.log else []
+        return moving[-self._tail:] or [f"# {plain_text(line)}" for line in tail]
+
+    def failure(self) -> list[str]:
+        """The step that failed and its whole log, as far as it was kept; empty when none did."""
+        if not self._failed:
+            return []
+        step = self._steps[self._failed]
+        cut = ["[earlier output was left out]"] if step.cut else []
+        log = [plain_text(line) for line in step.log]
+        return ["------", f" > {plain_text(step.name.encode())}:", *cut, *log, "------"]
+
+
+def transfer_text(transfer: Transfer) -> str:
+    """How far a transfer is, for people.
+
+    >>> transfer_text(Transfer(1, "sha256:" + "0123456789abcdef" * 4, 1_500_000, 3_000_000, False))
+    'sha256:0123456789ab 1.5 MB / 3.0 MB'
+    """
+    what = transfer.what[:19] if transfer.what.startswith("sha256:") else transfer.what
+    total = f" / {render_size(transfer.total)}" if transfer.total else ""
+    return f"{plain_text(what.encode())} {render_size(transfer.current)}{total}{' done' if transfer.done else ''}"
+
+
+def plain_text(line: bytes) -> str:
+    r"""A log line as text: colours and other control characters gone, and what a carriage return overwrote.
+
+    >>> plain_text(b"\x1b[91m10%\r\x1b[2Kwarn\x07ing\tdone\x1b[0m\r")
+    'warning done'
+    """
+    import re
+
+    text = re.sub(rb"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])", b"", line).rstrip(b"\r")
+    whole = text[text.rfind(b"\r") + 1:].decode("utf-8", "replace").expandtabs(1)
+    return "".join(char for char in whole if char.isprintable())
+
+
+def fill_line(left: str, right: str, width: int) -> str:
+    """Both texts on one line of that width, the left one cut or filled up; wide characters count twice.
+
+    >>> fill_line(" => [1/2] RUN something long", " 1.2s", 20), fill_line(" => \u5bb6", "1s", 10)
+    (' => [1/2] RUN s 1.2s', ' => \u5bb6  1s')
+    """
+    room = max(0, width - len(right))
+    left = plain_text(left.encode("utf-8", "replace"))
+    if left.isascii():
+        return left[:room].ljust(room if right else 0) + right
+    kept, used = "", 0
+    for char in left:
+        used += columns(char)
+        if used > room:
+            used -= columns(char)
+            break
+        kept += char
+    return kept + (" " * (room - used) + right if right else "")
+
+
+def columns(char: str) -> int:
+    """How many columns of a terminal a character takes."""
+    import unicodedata
+
+    return 0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+# -- what a builder asks for
 # In: the bytes of the stream on which BuildKit asks for what a build needs: secrets, registry credentials, a sign of
 # life. Out: our answers. It is gRPC on HTTP/2 with the builder as the client; Session is that as a pure machine, bytes
 # to bytes, and SessionPump is what carries the bytes, in a thread, since the build's own answer is read meanwhile.
@@ -9502,6 +9497,756 @@ class SessionPump:
                     out = out[self._transport.send(out):]
                 except BlockingIOError:
                     pass
+
+
+# -- an image, built or pulled
+
+CONTEXT_TOLD = 5.0  # seconds between two plain lines about a context that is being sent
+
+
+class BuildView:
+    """What a user sees of a build: a live region that keeps time, or plain lines, or only the log of a failure."""
+
+    def __init__(self, console: Console, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        import threading
+
+        self._console, self._quiet, self._clock = console, quiet, clock
+        self._live = console.live and not quiet
+        self._progress, self._parser = BuildProgress(clock()), TraceParser(clock)
+        self._over, self._lock = threading.Event(), threading.Lock()
+        self._ticker = threading.Thread(target=self._tick, name="build progress", daemon=True)
+        self._drawn = 0.0
+        self.image, self.error = "", ""
+
+    def __enter__(self) -> BuildView:
+        if self._live:
+            self._ticker.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._live:
+            self._ticker.join()
+            self._console.region([])
+
+    def count(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """The context as it is sent, counted; plain lines say every few seconds how far it is."""
+        told = self._clock()
+        for piece in pieces:
+            yield piece
+            self._progress.sent += len(piece)
+            if self._clock() - told >= CONTEXT_TOLD and not self._live and not self._quiet:
+                told = self._clock()
+                self._console.info(f"sending the build context: {render_size(self._progress.sent)}")
+
+    def take(self, line: JSON) -> None:
+        """Show one line of the builder's. Raises StreamError: it is broken."""
+        for event in self._parser.feed(line):
+            with self._lock:
+                lines = self._progress.add(event, self._clock())
+                if self._live:
+                    self._draw(due=0.05)
+                elif not self._quiet:
+                    for text in lines:
+                        self._console.info(text)
+            if isinstance(event, ImageId):
+                self.image = event.id
+            elif isinstance(event, BuildError):
+                self.error = event.message
+            elif isinstance(event, BuildWarning):
+                self._console.debug(f"build: {event.text}")
+
+    def show_failure(self) -> None:
+        """Show the log of the step that failed, where it was not shown while it came."""
+        if self._live or self._quiet:
+            for text in self._progress.failure():
+                self._console.log(text.encode("utf-8", "replace") + b"\n")
+
+    def _tick(self) -> None:
+        while not self._over.wait(0.1):
+            with self._lock:
+                self._draw()
+
+    def _draw(self, due: float = 0.0) -> None:
+        import shutil
+
+        now = self._clock()
+        if now - self._drawn >= due:
+            self._drawn = now
+            self._console.region(self._progress.region(max(20, shutil.get_terminal_size().columns) - 1, now))
+
+
+def build_image(engine: Engine, console: Console, *, query: Mapping[str, str], context: Iterable[bytes],
+                secrets: Mapping[str, Callable[[], bytes]] | None = None, credentials: Credentials | None = None,
+                registries: Collection[str] = (), quiet: bool = False) -> str:
+    """The id of the image that a context builds, shown as it comes about; with `quiet` only a failure is shown.
+
+    A session is opened where secrets or credentials are given; Podman, which has none, gets the secrets as files beside
+    the context and the credentials of the registries that are named. Whatever ends this function ends the build.
+    Raises BuildFailed: a step failed, its log was shown; EngineError; StreamError: the answer was cut.
+    """
+    import contextlib
+
+    secrets = secrets or {}
+    wanted = {"version": "2", "rm": "1", "forcerm": "1", **query}
+    headers: list[tuple[str, str]] = []
+    with contextlib.ExitStack() as stack:
+        view = stack.enter_context(BuildView(console, quiet=quiet))
+        pieces = view.count(context)
+        if engine.is_podman:
+            pieces, more = podman_secrets(pieces, secrets)
+            wanted.update(more)
+            headers = registry_config(credentials, registries)
+        elif secrets or credentials:
+            wanted["session"] = os.urandom(16).hex()
+            stack.enter_context(open_session(engine, wanted["session"], secrets, credentials, console.debug))
+        try:
+            lines = engine.image_build(wanted, pieces, headers)
+        except EngineError as error:
+            raise BuildFailed(f"the build could not begin: {error.message}", hint=build_hint(error.message)) from error
+        with contextlib.closing(lines):  # type: ignore[type-var]
+            for line in lines:
+                view.take(line)
+    if view.error:
+        view.show_failure()
+        raise BuildFailed(f"the build failed: {view.error}", hint=build_hint(view.error))
+    if not view.image:
+        raise StreamError("the build ended without an image and without an error")
+    return view.image
+
+
+def open_session(engine: Engine, uuid: str, secrets: Mapping[str, Callable[[], bytes]], credentials: Credentials | None,
+                 debug: Callable[[str], None]) -> SessionPump:
+    """A session for one build, to be entered. Raises EngineError: the engine has none."""
+    methods = session_methods(secrets, credentials)
+    return SessionPump(Session(methods), engine.session_open(session_headers(uuid, methods)), debug)
+
+
+def podman_secrets(context: Iterable[bytes],
+                   secrets: Mapping[str, Callable[[], bytes]]) -> tuple[Iterator[bytes], dict[str, str]]:
+    """The context with the secrets in front of it, and the query that keeps them out of the image."""
+    import itertools
+    import json
+
+    if not secrets:
+        return iter(context), {}
+    places = {name: f"podman-build-secret{number}" for number, name in enumerate(sorted(secrets))}
+    files = (tar_file(place, secrets[name](), 0o600) for name, place in places.items())
+    given = [f"id={name},src={place}" for name, place in places.items()]
+    return itertools.chain(files, context), {"secrets": json.dumps(given)}
+
+
+def registry_config(credentials: Credentials | None, registries: Collection[str]) -> list[tuple[str, str]]:
+    """The header that gives a builder without sessions its credentials; none where there are none."""
+    import base64
+    import json
+
+    found = {host: credentials(host) for host in registries} if credentials else {}
+    config = {host: {"username": pair[0], "password": pair[1]} for host, pair in found.items() if pair}
+    if not config:
+        return []
+    return [("X-Registry-Config", base64.urlsafe_b64encode(json.dumps(config).encode()).decode())]
+
+
+def build_hint(message: str) -> str:
+    """What to do about a failed build, judged by the builder's words; empty where only the log can tell.
+
+    >>> build_hint("write /x: no space left on device")
+    'the engine has no room left; remove what it keeps for builds (docker builder prune) or unused images'
+    """
+    import re
+
+    if "no space left on device" in message:
+        return "the engine has no room left; remove what it keeps for builds (docker builder prune) or unused images"
+    no_base = (r"failed to resolve source metadata|failed to load metadata|/v2/\S*manifests/|pull access denied|"
+               r"no such image|manifest unknown|failed to copy|initializing source docker://|no active sessions")
+    if re.search(no_base, message, re.I):
+        return ("the base image cannot be had: --base-image NAME takes one that the engine has, "
+                "--engine none runs without an image")
+    return ""
+
+
+class PullProgress:
+    """What the events of a pull (or a load) come to: one status line, and a line for each layer that is finished."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[str, tuple[int, int]] = {}  # layer: bytes that are here, bytes in all
+        self._layers: dict[str, bool] = {}  # layer: whether it is finished
+        self._began = 0.0
+
+    def feed(self, event: JSON, now: float) -> list[str]:
+        """Take one event at a time in seconds; return the lines to print."""
+        layer, status = str(event.get("id") or ""), str(event.get("status") or "")
+        detail = event.get("progressDetail") if isinstance(event.get("progressDetail"), dict) else {}
+        assert isinstance(detail, dict)
+        if not layer or status.startswith("Pulling from"):
+            return []
+        if status in ("Downloading", "Loading layer", "Copying blob"):
+            self._began = self._began or now
+            current, total = detail.get("current"), detail.get("total")
+            if isinstance(current, int):
+                self._bytes[layer] = (current, total if isinstance(total, int) and total > 0 else current)
+        if status in ("Download complete", "Pull complete") and layer in self._bytes:
+            self._bytes[layer] = (self._bytes[layer][1],) * 2
+        finished = status in ("Pull complete", "Already exists", "Download complete")
+        is_new = finished and not self._layers.get(layer)
+        self._layers[layer] = finished or self._layers.get(layer, False)
+        return [f"{layer}: {status.lower()}{self._size_of(layer)}"] if is_new and layer in self._bytes else []
+
+    def _size_of(self, layer: str) -> str:
+        return f", {render_size(self._bytes[layer][1])}"
+
+    def status(self, now: float) -> str:
+        """Bytes, speed and layers so far."""
+        here, total = (sum(pair[at] for pair in self._bytes.values()) for at in (0, 1))
+        seconds = now - self._began if self._began else 0.0
+        texts = [f"{render_size(here)} of {render_size(total)}"] if total else []
+        if total and seconds >= 0.5:
+            texts.append(f"{render_size(int(here / seconds))}/s")
+        if self._layers:
+            texts.append(f"{sum(self._layers.values())} of {len(self._layers)} layers")
+        return ", ".join(texts)
+
+
+def pull_image(engine: Engine, image: str, console: Console, environ: Mapping[str, str], home: str,
+               *, platform: str = "") -> None:
+    """Pull an image with the user's credentials, showing how far it is. Raises EngineError; UsageError: no such name.
+
+    A credential helper that fails is a warning: the image may be public.
+    """
+    try:
+        auth = registry_auth(parse_reference(image), environ, home)
+    except EngineError as error:
+        console.warn(f"{error}; pulling without credentials")
+        auth = ""
+    progress = PullProgress()
+
+    def show(event: JSON) -> None:
+        now = time.monotonic()
+        lines = progress.feed(event, now)
+        if console.live:
+            console.status(progress.status(now))
+        else:
+            for line in lines:
+                console.info(line)
+
+    console.phase(f"Pulling {image}...")
+    engine.image_pull(image, platform=platform, auth=auth, on_event=show)
+    console.done()
+
+
+# -- an environment on this machine
+
+PYTHON_PROBE = """
+import sys, json
+from importlib.util import find_spec
+try:
+    import pip
+    pip = pip.__version__
+except Exception:
+    pip = ""
+print(json.dumps([sys.implementation.name, sys.executable, ".".join(map(str, sys.version_info[:3])),
+                  bool(find_spec("venv")), bool(find_spec("ensurepip")), pip]))
+"""
+LEFTOVERS = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__", "VIRTUAL_ENV",
+             "VIRTUAL_ENV_PROMPT", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV")
+UV_INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
+PIP_PYTHON = (22, 3)  # the first pip that installs into another Python's environment
+STEP_LOG = 1 << 22  # bytes of an installation's log that are kept for a failure
+
+
+class Interpreter(NamedTuple):
+    """A Python of this machine, as it describes itself. `path` is no shim."""
+
+    path: str
+    version: str
+    has_venv: bool
+    has_ensurepip: bool
+    pip: str  # its version, empty without one
+
+
+class Environment(NamedTuple):
+    """A virtual environment with a model's requirements and the runtime in it. Nobody changes it while `lock`, a
+    descriptor, is open."""
+
+    python: str
+    folder: str
+    version: str  # Python's
+    runtime: str  # the version of cog
+    lock: int
+
+
+class EnvironmentJob(NamedTuple):
+    """What an environment is made from."""
+
+    folder: str
+    config: Config
+    settings: BuildSettings
+    environ: Mapping[str, str]
+
+
+def without_leftovers(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables but those that bend one Python or one pip to the ways of another.
+
+    >>> without_leftovers({"PYTHONPATH": "/x", "HOME": "/me"})
+    {'HOME': '/me'}
+    """
+    return {name: value for name, value in environ.items() if name not in LEFTOVERS}
+
+
+def probe_python(path: str, environ: Mapping[str, str]) -> Interpreter | None:
+    """What a Python says of itself; None if it is none, such as a shim with nothing behind it."""
+    import json
+
+    try:
+        code, out, _ = run_program([path, "-Ic", PYTHON_PROBE], b"", without_leftovers(environ))
+        name, *rest = json.loads(out.splitlines()[-1])
+        found = Interpreter(*rest)
+    except (OSError, ValueError, IndexError, TypeError):
+        return None
+    return found if code == 0 and name == "cpython" and found.path else None
+
+
+def list_python_paths(minor: str, environ: Mapping[str, str]) -> Iterator[str]:
+    """Where a Python of a minor version may lie on this machine, the likeliest first."""
+    import glob
+
+    home = environ.get("HOME", "")
+    if sys.version_info[:2] == version_numbers(minor) and sys.executable:
+        yield sys.executable
+    path = [folder for folder in environ.get("PATH", "").split(os.pathsep) if folder]
+    usual = ["/usr/local/bin", "/usr/bin", "/opt/homebrew/bin", f"/opt/homebrew/opt/python@{minor}/bin",
+             f"/Library/Frameworks/Python.framework/Versions/{minor}/bin"]
+    yield from (os.path.join(folder, f"python{minor}") for folder in [*path, *usual])
+    pyenv = environ.get("PYENV_ROOT") or os.path.join(home, ".pyenv")
+    uv = environ.get("UV_PYTHON_INSTALL_DIR") or os.path.join(
+        environ.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share"), "uv", "python")
+    for found in (glob.glob(os.path.join(glob.escape(pyenv), "versions", f"{minor}.*", "bin", "python")),
+                  glob.glob(os.path.join(glob.escape(uv), f"cpython-{minor}.*", "bin", f"python{minor}"))):
+        yield from sorted(found, key=lambda name: version_numbers(name.split(os.sep)[-3].partition("-")[2] or
+                                                                  name.split(os.sep)[-3]), reverse=True)
+    yield from (os.path.join(folder, name) for folder in path for name in ("python3", "python"))
+
+
+def is_script(path: str) -> bool:
+    """Whether a program is text: a version manager's shim, slow to answer, and not always with a Python behind it."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) == b"#!"
+    except OSError:
+        return False
+
+
+def find_python(version: str, environ: Mapping[str, str], *, shims: bool = True) -> Interpreter | None:
+    """A Python of this machine with this minor version, and this patch if there is one; None without any."""
+    minor = ".".join(version.split(".")[:2])
+    best: Interpreter | None = None
+    paths = [path for path in dict.fromkeys(list_python_paths(minor, environ))
+             if os.path.isfile(path) and os.access(path, os.X_OK)]
+    scripts = [path for path in paths if is_script(path)]
+    for path in [path for path in paths if path not in scripts] + (scripts if shims else []):
+        found = None if best is not None and path in scripts else probe_python(path, environ)
+        if found is None or not versions_match(found.version, minor):
+            continue
+        if versions_match(found.version, version) and found.has_venv:
+            return found
+        best = found if best is None or (found.has_venv and not best.has_venv) else best
+    return best
+
+
+def near_versions(version: str, named: bool) -> list[str]:
+    """The minor versions that may stand in for one: the next and the previous, or all where cog.yaml names none.
+
+    >>> near_versions("3.11.4", True), near_versions("3.13", False)
+    (['3.12', '3.10'], ['3.14', '3.12', '3.11', '3.10', '3.9'])
+    """
+    wanted = (*version_numbers(version), 0)[1]
+    every = sorted(range(9, NEWEST_PYTHON[1] + 1), key=lambda minor: (abs(minor - wanted), -minor))
+    minors = [wanted + 1, wanted - 1] if named else every
+    return [f"3.{minor}" for minor in minors if minor != wanted and OLDEST_PYTHON <= (3, minor) <= NEWEST_PYTHON]
+
+
+def names_python(text: str) -> bool:
+    """Whether the text of a cog.yaml sets python_version.
+
+    >>> names_python('build: {"python_version": "3.9"}'), names_python("build:\\n  # python_version: 3.9")
+    (True, False)
+    """
+    import re
+
+    return re.search(r"""^[^#\n]*\bpython_version["']?\s*:""", text, re.M) is not None
+
+
+def choose_pythons(config: Config, environ: Mapping[str, str]) -> list[Interpreter]:
+    """The Python that cog.yaml asks for, else those that may do. Raises BuildFailed: this machine has none of them."""
+    exact = find_python(config.python_version, environ)
+    if exact is not None:
+        return [exact]
+    minor = ".".join(config.python_version.split(".")[:2])
+    named = names_python(read_text(os.path.join(config.project, config.file_name)))
+    found = [python for python in (find_python(near, environ) for near in near_versions(minor, named)) if python]
+    if not found:
+        raise BuildFailed(f"the model needs Python {minor}, which this machine does not have",
+                          hint=f"install it (apt-get install python{minor}-venv, brew install python@{minor}, "
+                               f"uv python install {minor}, pyenv install {minor}), or use a container engine")
+    return found
+
+
+def environment_folder(config: Config, environ: Mapping[str, str]) -> str:
+    """The folder of a project's environment: in its .cog, or in the user's cache where nothing can be written there."""
+    import hashlib
+
+    stem = config.file_name.rpartition(".")[0] or config.file_name
+    name = "venv" if stem == "cog" else f"venv-{stem}"
+    own = os.path.join(config.project, ".cog")
+    try:
+        keep_private(own)
+        return os.path.join(own, name)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise BuildFailed(f"{own} cannot be written: {error.strerror}") from error
+    cache = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME", ""), ".cache")
+    folder = os.path.join(cache, "cog", hashlib.sha256(os.path.realpath(config.project).encode()).hexdigest()[:16])
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise BuildFailed(f"neither {own} nor {folder} can be written: {error.strerror}",
+                          hint="XDG_CACHE_HOME names another folder for the environment") from error
+    return os.path.join(folder, name)
+
+
+def keep_private(folder: str) -> None:
+    """Make a project's .cog, of which no git takes notice. Raises OSError."""
+    os.makedirs(folder, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+    if not os.path.exists(os.path.join(folder, ".gitignore")):
+        with open(os.path.join(folder, ".gitignore"), "w", encoding="utf-8") as file:
+            file.write("*\n")
+
+
+def digest_environment(job: EnvironmentJob) -> str:
+    """What tells two environments apart: what they are made from, the contents of local files included, and where."""
+    import hashlib
+    import json
+
+    config, settings = job.config, job.settings
+    found = hashlib.sha256(json.dumps([
+        job.folder, config.python_version, config.requirements, runtime_requirements(config, settings),
+        settings.ca_certificates]).encode())
+    for path in config.artifacts:
+        try:
+            with open(os.path.join(config.project, path), "rb") as file:
+                found.update(hashlib.sha256(file.read()).digest())
+        except OSError as error:
+            raise ConfigError(f"requirement ./{path} cannot be read: {error.strerror}",
+                              hint="it takes a file inside the project") from error
+    for _, data in settings.wheels:
+        found.update(hashlib.sha256(data).digest())
+    return found.hexdigest()
+
+
+def identify(path: str) -> list[int]:
+    """What changes when a file is replaced; empty without one."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def find_environment(job: EnvironmentJob, digest: str, lock: int) -> tuple[Environment, str] | None:
+    """The environment that is there, and what there is to say of it; None if it is not whole or not what is wanted."""
+    import json
+
+    try:
+        with open(os.path.join(job.folder, "cog.json"), encoding="utf-8") as file:
+            mark = json.load(file)
+        python = os.path.join(job.folder, "bin", "python")
+        if mark["inputs"] != digest or not identify(python) or identify(mark["base"]) != mark["identity"]:
+            return None
+        if mark["note"] and find_python(job.config.python_version, job.environ, shims=False):
+            return None  # the Python that was missing is there now
+        return Environment(python, job.folder, mark["version"], mark["runtime"], lock), mark["note"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_mark(job: EnvironmentJob, digest: str, python: Interpreter, note: str) -> None:
+    """Say that an environment is whole; the last thing that is done to it."""
+    import glob
+    import json
+
+    pattern = os.path.join(glob.escape(job.folder), "lib", "python*", "site-packages", "cog-*.dist-info")
+    runtime = "".join(os.path.basename(path)[4:-10] for path in glob.glob(pattern)[:1])
+    mark = {"inputs": digest, "base": python.path, "identity": identify(python.path), "version": python.version,
+            "runtime": runtime, "note": note}
+    path = os.path.join(job.folder, "cog.json")
+    with open(f"{path}.new", "w", encoding="utf-8") as file:
+        json.dump(mark, file)
+    os.replace(f"{path}.new", path)
+
+
+def take_lock(lock: int, exclusive: bool, console: Console, waiting: str) -> None:
+    """Lock a file, for oneself or together with other readers, as soon as nobody stands against it."""
+    import fcntl
+
+    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    while True:
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if waiting:
+                console.phase(waiting)
+                waiting = ""
+            console.tick()
+            time.sleep(0.1)
+        except OSError as error:
+            console.debug(f"lock: {error}")  # a file system without locks
+            return
+
+
+def prepare_environment(config: Config, settings: BuildSettings, console: Console,
+                        environ: Mapping[str, str]) -> Environment:
+    """The environment of a completed config, made if need be. Raises BuildFailed, ConfigError.
+
+    It is shared by the runs of its project; one that must change it waits until the others are done.
+    """
+    job = EnvironmentJob(environment_folder(config, environ), config, settings, environ)
+    digest = digest_environment(job)
+    try:
+        lock = os.open(f"{job.folder}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise BuildFailed(f"{job.folder}.lock cannot be opened: {error.strerror}") from error
+    try:
+        while True:
+            take_lock(lock, False, console, "Waiting for another run to prepare the environment...")
+            found = find_environment(job, digest, lock)
+            if found is not None:
+                break
+            take_lock(lock, True, console, "Waiting for another run that uses the environment...")
+            if find_environment(job, digest, lock) is None:
+                make_environment(job, digest, console, lock)
+    except BaseException:
+        os.close(lock)
+        raise
+    if found[1]:
+        console.warn(found[1])
+    return found[0]
+
+
+def make_environment(job: EnvironmentJob, digest: str, console: Console, lock: int) -> None:
+    """Make an environment with the first Python that can. Raises BuildFailed."""
+    pythons = choose_pythons(job.config, job.environ)
+    for number, python in enumerate(pythons, 1):
+        try:
+            fill_environment(job, digest, python, console, lock)
+            return
+        except OSError as error:
+            raise BuildFailed(f"the environment cannot be written: {error}") from error
+        except BuildFailed as error:
+            if number == len(pythons):
+                raise
+            console.warn(f"{error}; once more with Python {pythons[number].version}")
+
+
+def fill_environment(job: EnvironmentJob, digest: str, python: Interpreter, console: Console, lock: int) -> None:
+    """Make an environment with one Python. Raises BuildFailed, OSError; then, and when interrupted, nothing is left."""
+    minor = ".".join(job.config.python_version.split(".")[:2])
+    fits = versions_match(python.version, minor)
+    note = "" if fits else f"this machine has no Python {minor}: the model runs on Python {python.version}"
+    try:
+        remove_tree(job.folder)
+        console.phase(f"Preparing an environment on Python {python.version}...")
+        steps = plan_environment(job, python)
+        write_environment_files(job)
+        for step in steps:
+            run_step(step, job, console, lock)
+        write_mark(job, digest, python, note)
+        console.done()
+    except BaseException:
+        remove_tree(job.folder)
+        raise
+
+
+def remove_tree(folder: str) -> bool:
+    """Whether a folder is gone, removed with all that is in it."""
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+    return not os.path.lexists(folder)
+
+
+def find_uv(environ: Mapping[str, str]) -> str:
+    """The path of uv, if it would ask the indexes that pip would ask; empty else."""
+    import shutil
+
+    found = shutil.which("uv", path=environ.get("PATH", "")) or ""
+    own = any(environ.get(name) for name in UV_INDEXES)
+    return found if own or not (read_pip_conf(environ) or environ.get("PIP_FIND_LINKS")) else ""
+
+
+def plan_environment(job: EnvironmentJob, python: Interpreter) -> list[list[str]]:
+    """The programs that make an environment, one after the other. Raises BuildFailed: nothing here can."""
+    folder, config, settings = job.folder, job.config, job.settings
+    inside = os.path.join(folder, "bin", "python")
+    uv = find_uv(job.environ)
+    if uv:
+        create = [[uv, "venv", "--no-project", "--allow-existing", "--python", python.path, folder]]
+        install = [uv, "pip", "install", "--python", inside, "--compile-bytecode", "--index-strategy",
+                   "unsafe-best-match"]
+    elif python.has_venv and python.has_ensurepip:
+        create = [[python.path, "-Im", "venv", folder]]
+        install = [inside, "-Im", "pip", "install"]
+    elif python.has_venv:
+        create = [[python.path, "-Im", "venv", "--without-pip", folder]]
+        install = [*find_pip(job, python), "install"]
+    else:
+        raise lacks_tools(python)
+    words = runtime_requirements(config, settings, os.path.join(folder, "runtime"))
+    steps = [[*install, "-r", os.path.join(folder, "requirements.txt")]] if config.requirements else []
+    return [*create, *steps, [*install, *words]]
+
+
+def lacks_tools(python: Interpreter) -> BuildFailed:
+    """The error for a Python that can make no environment."""
+    minor = ".".join(python.version.split(".")[:2])
+    return BuildFailed(f"{python.path} can make no environment: it lacks venv or pip",
+                       hint=f"apt-get install python{minor}-venv (as root), or install uv")
+
+
+def find_pip(job: EnvironmentJob, python: Interpreter) -> list[str]:
+    """The command of a pip that installs into an environment without one. Raises BuildFailed: there is none."""
+    import glob
+
+    inside = os.path.join(job.folder, "bin", "python")
+    ours = probe_python(sys.executable, job.environ) if sys.executable else None
+    for other in (python, ours):
+        if other is not None and version_numbers(other.pip) >= PIP_PYTHON:
+            return [other.path, "-Im", "pip", "--python", inside]
+    bundled = os.path.join(glob.escape(sys.base_prefix), "lib", "python3*", "ensurepip", "_bundled", "pip-*.whl")
+    for wheel in [*glob.glob("/usr/share/python-wheels/pip-*.whl"), *glob.glob(bundled)]:
+        return [inside, "-I", os.path.join(wheel, "pip")]
+    raise lacks_tools(python)
+
+
+def write_environment_files(job: EnvironmentJob) -> None:
+    """Write what the installation reads: the requirements, local wheels of Cog, certificates. Raises OSError."""
+    config, settings = job.config, job.settings
+    lines = [os.path.join(config.project, line[2:]) if line.startswith("./") and line[2:] in config.artifacts else line
+             for line in config.requirements]
+    files = {"requirements.txt": "".join(f"{line}\n" for line in lines).encode()}
+    files.update((os.path.join("runtime", name), data) for name, data in settings.wheels)
+    if settings.ca_certificates:
+        files["certificates.pem"] = "\n".join([read_system_certificates(), *settings.ca_certificates]).encode()
+    for name, data in files.items():
+        path = os.path.join(job.folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(data)
+
+
+def read_system_certificates() -> str:
+    """The PEM text of the authorities that this machine trusts, as far as one file holds them."""
+    import ssl
+
+    path = ssl.get_default_verify_paths().cafile
+    return read_text(path) if path and os.path.isfile(path) else ""
+
+
+def certificate_variables(folder: str) -> dict[str, str]:
+    """The variables that make pip, requests and OpenSSL trust the authorities of an environment, if it has its own."""
+    path = os.path.join(folder, "certificates.pem")
+    names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT")
+    return dict.fromkeys(names, path) if os.path.exists(path) else {}
+
+
+def run_step(argv: Sequence[str], job: EnvironmentJob, console: Console, lock: int) -> None:
+    """Run one program that makes the environment; its last line is the status. Raises BuildFailed, its log shown.
+
+    Its temporary files are in the environment's folder, for what ends it halfway to remove them too. No signal of ours
+    comes between its start and the guardian's.
+    """
+    import select
+    import signal
+    import subprocess
+
+    scratch = os.path.join(job.folder, "tmp")
+    os.makedirs(scratch, exist_ok=True)
+    variables = {**without_leftovers(job.environ), **certificate_variables(job.folder), "PIP_NO_INPUT": "1",
+                 "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_PROGRESS_BAR": "off", "PIP_ROOT_USER_ACTION": "ignore",
+                 "PYTHONUNBUFFERED": "1", "TMPDIR": scratch}
+    log = bytearray()
+    console.debug(" ".join(argv))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    try:
+        process = subprocess.Popen(argv, cwd=job.config.project, env=variables, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+                                   preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask))
+        guardian = Guardian(lambda: kill_group(process.pid) and remove_tree(job.folder), [lock])
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    with process:
+        assert process.stdout is not None
+        try:
+            while True:
+                if select.select([process.stdout], [], [], REDRAW)[0]:
+                    data = os.read(process.stdout.fileno(), BLOCK)
+                    if not data:
+                        break
+                    log += data
+                    del log[:-STEP_LOG]
+                    console.status(last_line(bytes(log[-4096:])))
+                console.tick()
+        except BaseException:
+            kill_group(process.pid)
+            raise
+        finally:
+            guardian.dismiss()
+    remove_tree(scratch)
+    if process.returncode:
+        console.log(bytes(log))
+        raise step_failure(argv, bytes(log))
+
+
+def step_failure(argv: Sequence[str], log: bytes) -> BuildFailed:
+    """The error for a program that failed, with the line that says why."""
+    lines = [line.strip() for line in log.decode("utf-8", "replace").splitlines()]
+    errors = [line.partition(":")[2].strip() for line in lines if line.lower().startswith("error:")]
+    said = (errors or [line for line in lines if line] or [""])[-1]
+    what = "installing the model's requirements" if "-r" in argv else "installing Cog's runtime"
+    what = what if "install" in argv else "making the environment"
+    hint = "" if "install" in argv else "apt-get install python3-venv (as root), or install uv"
+    if "no matching distribution" in said.lower() or "no solution" in log.decode("utf-8", "replace").lower():
+        hint = "the package index has none for this Python: look at the requirement, and at python_version in cog.yaml"
+    return BuildFailed(f"{what} failed" + (f": {said}" if said else ""), hint=hint)
+
+
+def kill_group(leader: int) -> bool:
+    """True, after a process group was killed or found gone."""
+    import signal
+
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
+        pass
+    return True
+
+
+def has_nvidia() -> bool:
+    """Whether this machine shows a device of NVIDIA's, be it through WSL or on a Jetson."""
+    return any(map(os.path.exists, ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/nvhost-gpu", "/dev/nvgpu")))
+
+
+def without_cuda(config: Config) -> Config:
+    """The config of a GPU model as it is installed where there is no GPU: its torch from the index of builds for the
+    CPU. Raises ConfigError: the file has changed meanwhile."""
+    plain = read_config(os.path.join(config.project, config.file_name), without_gpu=True)
+    index = f"--extra-index-url {TORCH_INDEX.format('cpu')}"
+    has_torch = any(parse_requirement(line).key == "torch" for line in plain.requirements if line[:1] != "-")
+    lines = plain.requirements if not has_torch or index in plain.requirements else (index, *plain.requirements)
+    return config._replace(requirements=lines, torch=plain.torch)
 
 
 # == 13. Helper ===============================================================
@@ -10248,17 +10993,17 @@ def helper_main(stdin: int = 0, stdout: int = 1) -> None:
 
 
 # == 14. Hosts ================================================================
-# The stream's near end: Loop waits for everything there is to wait for, Link speaks with the helper, Lane is the small
-# HTTP server that the model's file inputs, uploads and webhooks reach through it. One thread, no locks: a callback
+# Where a model runs, and the way to it. In: a plan, or the address of a model that runs. Out: a Host, whose log is
+# shown and whose HTTP server is asked. One thread, no locks: Loop waits for everything there is to wait for, a callback
 # never runs the loop, and an interruption is raised only where nothing is half done.
+
+
+# -- the loop
 
 PIECE = 1 << 16  # bytes of a file that are read, and of a DATA frame that are sent, at once
 READ_SIZE = 1 << 18  # bytes that are taken from a stream at once
-LINK_WINDOW = 1 << 20  # bytes that either end may send on a channel before the other has used them
 LINK_QUEUE = 1 << 18  # bytes on their way to the helper from which on no channel adds any
-CHANNEL_LIMIT = 1 << 10  # channels at one time
 STUCK_AFTER = 1.0  # seconds after which an interruption that waits for its turn means that a second one must not wait
-TROUBLE_LIMIT = 1 << 13  # bytes of what the helper says on its stderr that are kept
 
 
 class PipeStream:
@@ -10482,6 +11227,13 @@ class Loop:
         if source.open:
             self.remove(source)
             source.on_end()
+
+
+# -- the link to the helper, and what is asked through it
+
+LINK_WINDOW = 1 << 20  # bytes that either end may send on a channel before the other has used them
+CHANNEL_LIMIT = 1 << 10  # channels at one time
+TROUBLE_LIMIT = 1 << 13  # bytes of what the helper says on its stderr that are kept
 
 
 class Channel:
@@ -10857,6 +11609,9 @@ class Answer:
         self._channel.close()
 
 
+# -- the lane: the model's file inputs, uploads and webhooks, through the same link
+
+
 class Sink(Protocol):
     """Where an upload goes. Exactly one of `close` and `abort` ends it."""
 
@@ -11060,6 +11815,9 @@ def read_pieces(open_file: Callable[[], BinaryIO], size: int | None) -> Iterator
             yield piece
 
 
+# -- what is sent along
+
+
 def read_own_source() -> str:
     """The text of this module, from the file or the archive that it was loaded from."""
     loader = globals()["__loader__"]
@@ -11087,65 +11845,14 @@ def reader_program() -> str:
     return f"import base64, zlib; exec(zlib.decompress(base64.b64decode({packed!r})).decode())"
 
 
+# -- a host, and a container as one
+
 DRAIN_LIMIT = 10.0  # seconds for which the last log lines are waited for at most
 EXIT_GRACE = 2.0  # seconds in which the engine tells of a container that it no longer lets in
 DRAIN_QUIET = 0.02  # seconds of silence after which nothing more is expected
 HELPER_TRIES = 6  # an engine may refuse the first ones, while the container is coming up
 ORPHAN_AGE = 60  # seconds after which a container of ours that does not run belongs to a dead run
 LOG_TAIL = 1 << 16  # bytes of the model's last output that are kept for an error
-
-
-class Guardian:
-    """A child process that cleans up when this one dies before dismissing it, by kill -9 included.
-
-    Forked before any thread and while few descriptors are open; it holds none but a pipe, lives in a session of its
-    own and calls `clean` until that returns True, for ten seconds at most.
-    """
-
-    def __init__(self, clean: Callable[[], bool], keep: Collection[int] = ()) -> None:
-        import signal
-
-        watched, self._pipe = os.pipe()
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-        try:
-            self._pid = os.fork()
-            if self._pid == 0:  # the terminal's Ctrl-C is not its
-                self._watch(watched, clean, {watched, *keep})
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.close(watched)
-
-    @staticmethod
-    def _watch(watched: int, clean: Callable[[], bool], keep: set[int]) -> None:
-        try:
-            os.setsid()
-            folder = next((path for path in ("/proc/self/fd", "/dev/fd") if os.path.isdir(path)), "")
-            for descriptor in [int(name) for name in os.listdir(folder)] if folder else range(256):
-                if descriptor not in keep:
-                    try:
-                        os.close(descriptor)
-                    except OSError:
-                        pass
-            if not os.read(watched, 1):
-                deadline = time.monotonic() + 10
-                while not clean() and time.monotonic() < deadline:
-                    time.sleep(0.2)
-        finally:
-            os._exit(0)
-
-    def dismiss(self, *, clean: bool = False) -> None:
-        """End the guardian: nothing is left to guard, or it is to `clean` now. A second call does nothing."""
-        if self._pipe >= 0:
-            pipe, self._pipe = self._pipe, -1
-            if clean:
-                os.close(pipe)
-                return
-            try:
-                os.write(pipe, b"x")
-            except BrokenPipeError:
-                pass  # somebody killed it
-            os.close(pipe)
-            os.waitpid(self._pid, 0)
 
 
 CLIENT_LABEL = "cog.pyz.client"  # the label of a container of ours that says which process it is for
@@ -11169,18 +11876,6 @@ def is_dead(description: str) -> bool:
     """
     words, own = description.split(), describe_process().split()
     return len(words) == 4 and words[:2] == own[:2] and describe_process(words[2]) != description
-
-
-def pick_ports(network: str, number: int) -> Ports:
-    """Ports for a run, from a random `number`; a namespace of its own has the usual one for the model.
-
-    Below the ephemeral range, so that no outgoing connection holds them.
-
-    >>> pick_ports("", 0), pick_ports("host", 1)
-    (Ports(model=5000, lane=20000), Ports(model=26002, lane=20002))
-    """
-    lane = 20000 + 2 * number % 6000
-    return Ports(lane + 6000 if shares_network(network) else MODEL_PORT, lane)
 
 
 GPU_HINT = ("the engine has no GPU for a container: it needs the NVIDIA driver and the NVIDIA Container Toolkit "
@@ -11811,505 +12506,6 @@ def command_missing(word: str) -> CommandMissing:
                           hint="what cog.yaml installs is there, and the folder at /src")
 
 
-# -- an environment
-
-PYTHON_PROBE = """
-import sys, json
-from importlib.util import find_spec
-try:
-    import pip
-    pip = pip.__version__
-except Exception:
-    pip = ""
-print(json.dumps([sys.implementation.name, sys.executable, ".".join(map(str, sys.version_info[:3])),
-                  bool(find_spec("venv")), bool(find_spec("ensurepip")), pip]))
-"""
-LEFTOVERS = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__", "VIRTUAL_ENV",
-             "VIRTUAL_ENV_PROMPT", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV")
-UV_INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
-PIP_PYTHON = (22, 3)  # the first pip that installs into another Python's environment
-STEP_LOG = 1 << 22  # bytes of an installation's log that are kept for a failure
-
-
-class Interpreter(NamedTuple):
-    """A Python of this machine, as it describes itself. `path` is no shim."""
-
-    path: str
-    version: str
-    has_venv: bool
-    has_ensurepip: bool
-    pip: str  # its version, empty without one
-
-
-class Environment(NamedTuple):
-    """A virtual environment with a model's requirements and the runtime in it. Nobody changes it while `lock`, a
-    descriptor, is open."""
-
-    python: str
-    folder: str
-    version: str  # Python's
-    runtime: str  # the version of cog
-    lock: int
-
-
-class EnvironmentJob(NamedTuple):
-    """What an environment is made from."""
-
-    folder: str
-    config: Config
-    settings: BuildSettings
-    environ: Mapping[str, str]
-
-
-def without_leftovers(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables but those that bend one Python or one pip to the ways of another.
-
-    >>> without_leftovers({"PYTHONPATH": "/x", "HOME": "/me"})
-    {'HOME': '/me'}
-    """
-    return {name: value for name, value in environ.items() if name not in LEFTOVERS}
-
-
-def probe_python(path: str, environ: Mapping[str, str]) -> Interpreter | None:
-    """What a Python says of itself; None if it is none, such as a shim with nothing behind it."""
-    import json
-
-    try:
-        code, out, _ = run_program([path, "-Ic", PYTHON_PROBE], b"", without_leftovers(environ))
-        name, *rest = json.loads(out.splitlines()[-1])
-        found = Interpreter(*rest)
-    except (OSError, ValueError, IndexError, TypeError):
-        return None
-    return found if code == 0 and name == "cpython" and found.path else None
-
-
-def list_python_paths(minor: str, environ: Mapping[str, str]) -> Iterator[str]:
-    """Where a Python of a minor version may lie on this machine, the likeliest first."""
-    import glob
-
-    home = environ.get("HOME", "")
-    if sys.version_info[:2] == version_numbers(minor) and sys.executable:
-        yield sys.executable
-    path = [folder for folder in environ.get("PATH", "").split(os.pathsep) if folder]
-    usual = ["/usr/local/bin", "/usr/bin", "/opt/homebrew/bin", f"/opt/homebrew/opt/python@{minor}/bin",
-             f"/Library/Frameworks/Python.framework/Versions/{minor}/bin"]
-    yield from (os.path.join(folder, f"python{minor}") for folder in [*path, *usual])
-    pyenv = environ.get("PYENV_ROOT") or os.path.join(home, ".pyenv")
-    uv = environ.get("UV_PYTHON_INSTALL_DIR") or os.path.join(
-        environ.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share"), "uv", "python")
-    for found in (glob.glob(os.path.join(glob.escape(pyenv), "versions", f"{minor}.*", "bin", "python")),
-                  glob.glob(os.path.join(glob.escape(uv), f"cpython-{minor}.*", "bin", f"python{minor}"))):
-        yield from sorted(found, key=lambda name: version_numbers(name.split(os.sep)[-3].partition("-")[2] or
-                                                                  name.split(os.sep)[-3]), reverse=True)
-    yield from (os.path.join(folder, name) for folder in path for name in ("python3", "python"))
-
-
-def is_script(path: str) -> bool:
-    """Whether a program is text: a version manager's shim, slow to answer, and not always with a Python behind it."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(2) == b"#!"
-    except OSError:
-        return False
-
-
-def find_python(version: str, environ: Mapping[str, str], *, shims: bool = True) -> Interpreter | None:
-    """A Python of this machine with this minor version, and this patch if there is one; None without any."""
-    minor = ".".join(version.split(".")[:2])
-    best: Interpreter | None = None
-    paths = [path for path in dict.fromkeys(list_python_paths(minor, environ))
-             if os.path.isfile(path) and os.access(path, os.X_OK)]
-    scripts = [path for path in paths if is_script(path)]
-    for path in [path for path in paths if path not in scripts] + (scripts if shims else []):
-        found = None if best is not None and path in scripts else probe_python(path, environ)
-        if found is None or not versions_match(found.version, minor):
-            continue
-        if versions_match(found.version, version) and found.has_venv:
-            return found
-        best = found if best is None or (found.has_venv and not best.has_venv) else best
-    return best
-
-
-def near_versions(version: str, named: bool) -> list[str]:
-    """The minor versions that may stand in for one: the next and the previous, or all where cog.yaml names none.
-
-    >>> near_versions("3.11.4", True), near_versions("3.13", False)
-    (['3.12', '3.10'], ['3.14', '3.12', '3.11', '3.10', '3.9'])
-    """
-    wanted = (*version_numbers(version), 0)[1]
-    every = sorted(range(9, NEWEST_PYTHON[1] + 1), key=lambda minor: (abs(minor - wanted), -minor))
-    minors = [wanted + 1, wanted - 1] if named else every
-    return [f"3.{minor}" for minor in minors if minor != wanted and OLDEST_PYTHON <= (3, minor) <= NEWEST_PYTHON]
-
-
-def names_python(text: str) -> bool:
-    """Whether the text of a cog.yaml sets python_version.
-
-    >>> names_python('build: {"python_version": "3.9"}'), names_python("build:\\n  # python_version: 3.9")
-    (True, False)
-    """
-    import re
-
-    return re.search(r"""^[^#\n]*\bpython_version["']?\s*:""", text, re.M) is not None
-
-
-def choose_pythons(config: Config, environ: Mapping[str, str]) -> list[Interpreter]:
-    """The Python that cog.yaml asks for, else those that may do. Raises BuildFailed: this machine has none of them."""
-    exact = find_python(config.python_version, environ)
-    if exact is not None:
-        return [exact]
-    minor = ".".join(config.python_version.split(".")[:2])
-    named = names_python(read_text(os.path.join(config.project, config.file_name)))
-    found = [python for python in (find_python(near, environ) for near in near_versions(minor, named)) if python]
-    if not found:
-        raise BuildFailed(f"the model needs Python {minor}, which this machine does not have",
-                          hint=f"install it (apt-get install python{minor}-venv, brew install python@{minor}, "
-                               f"uv python install {minor}, pyenv install {minor}), or use a container engine")
-    return found
-
-
-def environment_folder(config: Config, environ: Mapping[str, str]) -> str:
-    """The folder of a project's environment: in its .cog, or in the user's cache where nothing can be written there."""
-    import hashlib
-
-    stem = config.file_name.rpartition(".")[0] or config.file_name
-    name = "venv" if stem == "cog" else f"venv-{stem}"
-    own = os.path.join(config.project, ".cog")
-    try:
-        keep_private(own)
-        return os.path.join(own, name)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise BuildFailed(f"{own} cannot be written: {error.strerror}") from error
-    cache = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME", ""), ".cache")
-    folder = os.path.join(cache, "cog", hashlib.sha256(os.path.realpath(config.project).encode()).hexdigest()[:16])
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise BuildFailed(f"neither {own} nor {folder} can be written: {error.strerror}",
-                          hint="XDG_CACHE_HOME names another folder for the environment") from error
-    return os.path.join(folder, name)
-
-
-def keep_private(folder: str) -> None:
-    """Make a project's .cog, of which no git takes notice. Raises OSError."""
-    os.makedirs(folder, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
-    if not os.path.exists(os.path.join(folder, ".gitignore")):
-        with open(os.path.join(folder, ".gitignore"), "w", encoding="utf-8") as file:
-            file.write("*\n")
-
-
-def digest_environment(job: EnvironmentJob) -> str:
-    """What tells two environments apart: what they are made from, the contents of local files included, and where."""
-    import hashlib
-    import json
-
-    config, settings = job.config, job.settings
-    found = hashlib.sha256(json.dumps([
-        job.folder, config.python_version, config.requirements, runtime_requirements(config, settings),
-        settings.ca_certificates]).encode())
-    for path in config.artifacts:
-        try:
-            with open(os.path.join(config.project, path), "rb") as file:
-                found.update(hashlib.sha256(file.read()).digest())
-        except OSError as error:
-            raise ConfigError(f"requirement ./{path} cannot be read: {error.strerror}",
-                              hint="it takes a file inside the project") from error
-    for _, data in settings.wheels:
-        found.update(hashlib.sha256(data).digest())
-    return found.hexdigest()
-
-
-def identify(path: str) -> list[int]:
-    """What changes when a file is replaced; empty without one."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
-
-
-def find_environment(job: EnvironmentJob, digest: str, lock: int) -> tuple[Environment, str] | None:
-    """The environment that is there, and what there is to say of it; None if it is not whole or not what is wanted."""
-    import json
-
-    try:
-        with open(os.path.join(job.folder, "cog.json"), encoding="utf-8") as file:
-            mark = json.load(file)
-        python = os.path.join(job.folder, "bin", "python")
-        if mark["inputs"] != digest or not identify(python) or identify(mark["base"]) != mark["identity"]:
-            return None
-        if mark["note"] and find_python(job.config.python_version, job.environ, shims=False):
-            return None  # the Python that was missing is there now
-        return Environment(python, job.folder, mark["version"], mark["runtime"], lock), mark["note"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def write_mark(job: EnvironmentJob, digest: str, python: Interpreter, note: str) -> None:
-    """Say that an environment is whole; the last thing that is done to it."""
-    import glob
-    import json
-
-    pattern = os.path.join(glob.escape(job.folder), "lib", "python*", "site-packages", "cog-*.dist-info")
-    runtime = "".join(os.path.basename(path)[4:-10] for path in glob.glob(pattern)[:1])
-    mark = {"inputs": digest, "base": python.path, "identity": identify(python.path), "version": python.version,
-            "runtime": runtime, "note": note}
-    path = os.path.join(job.folder, "cog.json")
-    with open(f"{path}.new", "w", encoding="utf-8") as file:
-        json.dump(mark, file)
-    os.replace(f"{path}.new", path)
-
-
-def take_lock(lock: int, exclusive: bool, console: Console, waiting: str) -> None:
-    """Lock a file, for oneself or together with other readers, as soon as nobody stands against it."""
-    import fcntl
-
-    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-    while True:
-        try:
-            fcntl.flock(lock, kind | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if waiting:
-                console.phase(waiting)
-                waiting = ""
-            console.tick()
-            time.sleep(0.1)
-        except OSError as error:
-            console.debug(f"lock: {error}")  # a file system without locks
-            return
-
-
-def prepare_environment(config: Config, settings: BuildSettings, console: Console,
-                        environ: Mapping[str, str]) -> Environment:
-    """The environment of a completed config, made if need be. Raises BuildFailed, ConfigError.
-
-    It is shared by the runs of its project; one that must change it waits until the others are done.
-    """
-    job = EnvironmentJob(environment_folder(config, environ), config, settings, environ)
-    digest = digest_environment(job)
-    try:
-        lock = os.open(f"{job.folder}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise BuildFailed(f"{job.folder}.lock cannot be opened: {error.strerror}") from error
-    try:
-        while True:
-            take_lock(lock, False, console, "Waiting for another run to prepare the environment...")
-            found = find_environment(job, digest, lock)
-            if found is not None:
-                break
-            take_lock(lock, True, console, "Waiting for another run that uses the environment...")
-            if find_environment(job, digest, lock) is None:
-                make_environment(job, digest, console, lock)
-    except BaseException:
-        os.close(lock)
-        raise
-    if found[1]:
-        console.warn(found[1])
-    return found[0]
-
-
-def make_environment(job: EnvironmentJob, digest: str, console: Console, lock: int) -> None:
-    """Make an environment with the first Python that can. Raises BuildFailed."""
-    pythons = choose_pythons(job.config, job.environ)
-    for number, python in enumerate(pythons, 1):
-        try:
-            fill_environment(job, digest, python, console, lock)
-            return
-        except OSError as error:
-            raise BuildFailed(f"the environment cannot be written: {error}") from error
-        except BuildFailed as error:
-            if number == len(pythons):
-                raise
-            console.warn(f"{error}; once more with Python {pythons[number].version}")
-
-
-def fill_environment(job: EnvironmentJob, digest: str, python: Interpreter, console: Console, lock: int) -> None:
-    """Make an environment with one Python. Raises BuildFailed, OSError; then, and when interrupted, nothing is left."""
-    minor = ".".join(job.config.python_version.split(".")[:2])
-    fits = versions_match(python.version, minor)
-    note = "" if fits else f"this machine has no Python {minor}: the model runs on Python {python.version}"
-    try:
-        remove_tree(job.folder)
-        console.phase(f"Preparing an environment on Python {python.version}...")
-        steps = plan_environment(job, python)
-        write_environment_files(job)
-        for step in steps:
-            run_step(step, job, console, lock)
-        write_mark(job, digest, python, note)
-        console.done()
-    except BaseException:
-        remove_tree(job.folder)
-        raise
-
-
-def remove_tree(folder: str) -> bool:
-    """Whether a folder is gone, removed with all that is in it."""
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
-    return not os.path.lexists(folder)
-
-
-def find_uv(environ: Mapping[str, str]) -> str:
-    """The path of uv, if it would ask the indexes that pip would ask; empty else."""
-    import shutil
-
-    found = shutil.which("uv", path=environ.get("PATH", "")) or ""
-    own = any(environ.get(name) for name in UV_INDEXES)
-    return found if own or not (read_pip_conf(environ) or environ.get("PIP_FIND_LINKS")) else ""
-
-
-def plan_environment(job: EnvironmentJob, python: Interpreter) -> list[list[str]]:
-    """The programs that make an environment, one after the other. Raises BuildFailed: nothing here can."""
-    folder, config, settings = job.folder, job.config, job.settings
-    inside = os.path.join(folder, "bin", "python")
-    uv = find_uv(job.environ)
-    if uv:
-        create = [[uv, "venv", "--no-project", "--allow-existing", "--python", python.path, folder]]
-        install = [uv, "pip", "install", "--python", inside, "--compile-bytecode", "--index-strategy",
-                   "unsafe-best-match"]
-    elif python.has_venv and python.has_ensurepip:
-        create = [[python.path, "-Im", "venv", folder]]
-        install = [inside, "-Im", "pip", "install"]
-    elif python.has_venv:
-        create = [[python.path, "-Im", "venv", "--without-pip", folder]]
-        install = [*find_pip(job, python), "install"]
-    else:
-        raise lacks_tools(python)
-    words = runtime_requirements(config, settings, os.path.join(folder, "runtime"))
-    steps = [[*install, "-r", os.path.join(folder, "requirements.txt")]] if config.requirements else []
-    return [*create, *steps, [*install, *words]]
-
-
-def lacks_tools(python: Interpreter) -> BuildFailed:
-    """The error for a Python that can make no environment."""
-    minor = ".".join(python.version.split(".")[:2])
-    return BuildFailed(f"{python.path} can make no environment: it lacks venv or pip",
-                       hint=f"apt-get install python{minor}-venv (as root), or install uv")
-
-
-def find_pip(job: EnvironmentJob, python: Interpreter) -> list[str]:
-    """The command of a pip that installs into an environment without one. Raises BuildFailed: there is none."""
-    import glob
-
-    inside = os.path.join(job.folder, "bin", "python")
-    ours = probe_python(sys.executable, job.environ) if sys.executable else None
-    for other in (python, ours):
-        if other is not None and version_numbers(other.pip) >= PIP_PYTHON:
-            return [other.path, "-Im", "pip", "--python", inside]
-    bundled = os.path.join(glob.escape(sys.base_prefix), "lib", "python3*", "ensurepip", "_bundled", "pip-*.whl")
-    for wheel in [*glob.glob("/usr/share/python-wheels/pip-*.whl"), *glob.glob(bundled)]:
-        return [inside, "-I", os.path.join(wheel, "pip")]
-    raise lacks_tools(python)
-
-
-def write_environment_files(job: EnvironmentJob) -> None:
-    """Write what the installation reads: the requirements, local wheels of Cog, certificates. Raises OSError."""
-    config, settings = job.config, job.settings
-    lines = [os.path.join(config.project, line[2:]) if line.startswith("./") and line[2:] in config.artifacts else line
-             for line in config.requirements]
-    files = {"requirements.txt": "".join(f"{line}\n" for line in lines).encode()}
-    files.update((os.path.join("runtime", name), data) for name, data in settings.wheels)
-    if settings.ca_certificates:
-        files["certificates.pem"] = "\n".join([read_system_certificates(), *settings.ca_certificates]).encode()
-    for name, data in files.items():
-        path = os.path.join(job.folder, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as file:
-            file.write(data)
-
-
-def read_system_certificates() -> str:
-    """The PEM text of the authorities that this machine trusts, as far as one file holds them."""
-    import ssl
-
-    path = ssl.get_default_verify_paths().cafile
-    return read_text(path) if path and os.path.isfile(path) else ""
-
-
-def certificate_variables(folder: str) -> dict[str, str]:
-    """The variables that make pip, requests and OpenSSL trust the authorities of an environment, if it has its own."""
-    path = os.path.join(folder, "certificates.pem")
-    names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT")
-    return dict.fromkeys(names, path) if os.path.exists(path) else {}
-
-
-def run_step(argv: Sequence[str], job: EnvironmentJob, console: Console, lock: int) -> None:
-    """Run one program that makes the environment; its last line is the status. Raises BuildFailed, its log shown.
-
-    Its temporary files are in the environment's folder, for what ends it halfway to remove them too. No signal of ours
-    comes between its start and the guardian's.
-    """
-    import select
-    import signal
-    import subprocess
-
-    scratch = os.path.join(job.folder, "tmp")
-    os.makedirs(scratch, exist_ok=True)
-    variables = {**without_leftovers(job.environ), **certificate_variables(job.folder), "PIP_NO_INPUT": "1",
-                 "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_PROGRESS_BAR": "off", "PIP_ROOT_USER_ACTION": "ignore",
-                 "PYTHONUNBUFFERED": "1", "TMPDIR": scratch}
-    log = bytearray()
-    console.debug(" ".join(argv))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-    try:
-        process = subprocess.Popen(argv, cwd=job.config.project, env=variables, stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-                                   preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask))
-        guardian = Guardian(lambda: kill_group(process.pid) and remove_tree(job.folder), [lock])
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    with process:
-        assert process.stdout is not None
-        try:
-            while True:
-                if select.select([process.stdout], [], [], REDRAW)[0]:
-                    data = os.read(process.stdout.fileno(), READ_SIZE)
-                    if not data:
-                        break
-                    log += data
-                    del log[:-STEP_LOG]
-                    console.status(last_line(bytes(log[-4096:])))
-                console.tick()
-        except BaseException:
-            kill_group(process.pid)
-            raise
-        finally:
-            guardian.dismiss()
-    remove_tree(scratch)
-    if process.returncode:
-        console.log(bytes(log))
-        raise step_failure(argv, bytes(log))
-
-
-def step_failure(argv: Sequence[str], log: bytes) -> BuildFailed:
-    """The error for a program that failed, with the line that says why."""
-    lines = [line.strip() for line in log.decode("utf-8", "replace").splitlines()]
-    errors = [line.partition(":")[2].strip() for line in lines if line.lower().startswith("error:")]
-    said = (errors or [line for line in lines if line] or [""])[-1]
-    what = "installing the model's requirements" if "-r" in argv else "installing Cog's runtime"
-    what = what if "install" in argv else "making the environment"
-    hint = "" if "install" in argv else "apt-get install python3-venv (as root), or install uv"
-    if "no matching distribution" in said.lower() or "no solution" in log.decode("utf-8", "replace").lower():
-        hint = "the package index has none for this Python: look at the requirement, and at python_version in cog.yaml"
-    return BuildFailed(f"{what} failed" + (f": {said}" if said else ""), hint=hint)
-
-
-def kill_group(leader: int) -> bool:
-    """True, after a process group was killed or found gone."""
-    import signal
-
-    try:
-        os.killpg(leader, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
-        pass
-    return True
-
-
 # -- a model in a process
 
 
@@ -12351,21 +12547,6 @@ def process_notice(config: Config) -> str:
         (f"/src/, which {source} names", reads_src)) if is_lost]
     without = f"; without {', '.join(lost)}" if lost else ""
     return f"not isolated: the model runs as you, in a virtual environment{without}"
-
-
-def has_nvidia() -> bool:
-    """Whether this machine shows a device of NVIDIA's, be it through WSL or on a Jetson."""
-    return any(map(os.path.exists, ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/nvhost-gpu", "/dev/nvgpu")))
-
-
-def without_cuda(config: Config) -> Config:
-    """The config of a GPU model as it is installed where there is no GPU: its torch from the index of builds for the
-    CPU. Raises ConfigError: the file has changed meanwhile."""
-    plain = read_config(os.path.join(config.project, config.file_name), without_gpu=True)
-    index = f"--extra-index-url {TORCH_INDEX.format('cpu')}"
-    has_torch = any(parse_requirement(line).key == "torch" for line in plain.requirements if line[:1] != "-")
-    lines = plain.requirements if not has_torch or index in plain.requirements else (index, *plain.requirements)
-    return config._replace(requirements=lines, torch=plain.torch)
 
 
 def pick_free_ports(number: int) -> Ports:
@@ -13020,173 +13201,6 @@ class UrlHost(Host):
         if error is not None:
             answer.close()
         return error
-
-
-# -- building an image
-
-CONTEXT_TOLD = 5.0  # seconds between two plain lines about a context that is being sent
-
-
-class BuildView:
-    """What a user sees of a build: a live region that keeps time, or plain lines, or only the log of a failure."""
-
-    def __init__(self, console: Console, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
-        import threading
-
-        self._console, self._quiet, self._clock = console, quiet, clock
-        self._live = console.live and not quiet
-        self._progress, self._parser = BuildProgress(clock()), TraceParser(clock)
-        self._over, self._lock = threading.Event(), threading.Lock()
-        self._ticker = threading.Thread(target=self._tick, name="build progress", daemon=True)
-        self._drawn = 0.0
-        self.image, self.error = "", ""
-
-    def __enter__(self) -> BuildView:
-        if self._live:
-            self._ticker.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        if self._live:
-            self._ticker.join()
-            self._console.region([])
-
-    def count(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """The context as it is sent, counted; plain lines say every few seconds how far it is."""
-        told = self._clock()
-        for piece in pieces:
-            yield piece
-            self._progress.sent += len(piece)
-            if self._clock() - told >= CONTEXT_TOLD and not self._live and not self._quiet:
-                told = self._clock()
-                self._console.info(f"sending the build context: {render_size(self._progress.sent)}")
-
-    def take(self, line: JSON) -> None:
-        """Show one line of the builder's. Raises StreamError: it is broken."""
-        for event in self._parser.feed(line):
-            with self._lock:
-                lines = self._progress.add(event, self._clock())
-                if self._live:
-                    self._draw(due=0.05)
-                elif not self._quiet:
-                    for text in lines:
-                        self._console.info(text)
-            if isinstance(event, ImageId):
-                self.image = event.id
-            elif isinstance(event, BuildError):
-                self.error = event.message
-            elif isinstance(event, BuildWarning):
-                self._console.debug(f"build: {event.text}")
-
-    def show_failure(self) -> None:
-        """Show the log of the step that failed, where it was not shown while it came."""
-        if self._live or self._quiet:
-            for text in self._progress.failure():
-                self._console.log(text.encode("utf-8", "replace") + b"\n")
-
-    def _tick(self) -> None:
-        while not self._over.wait(0.1):
-            with self._lock:
-                self._draw()
-
-    def _draw(self, due: float = 0.0) -> None:
-        import shutil
-
-        now = self._clock()
-        if now - self._drawn >= due:
-            self._drawn = now
-            self._console.region(self._progress.region(max(20, shutil.get_terminal_size().columns) - 1, now))
-
-
-def build_image(engine: Engine, console: Console, *, query: Mapping[str, str], context: Iterable[bytes],
-                secrets: Mapping[str, Callable[[], bytes]] | None = None, credentials: Credentials | None = None,
-                registries: Collection[str] = (), quiet: bool = False) -> str:
-    """The id of the image that a context builds, shown as it comes about; with `quiet` only a failure is shown.
-
-    A session is opened where secrets or credentials are given; Podman, which has none, gets the secrets as files beside
-    the context and the credentials of the registries that are named. Whatever ends this function ends the build.
-    Raises BuildFailed: a step failed, its log was shown; EngineError; StreamError: the answer was cut.
-    """
-    import contextlib
-
-    secrets = secrets or {}
-    wanted = {"version": "2", "rm": "1", "forcerm": "1", **query}
-    headers: list[tuple[str, str]] = []
-    with contextlib.ExitStack() as stack:
-        view = stack.enter_context(BuildView(console, quiet=quiet))
-        pieces = view.count(context)
-        if engine.is_podman:
-            pieces, more = podman_secrets(pieces, secrets)
-            wanted.update(more)
-            headers = registry_config(credentials, registries)
-        elif secrets or credentials:
-            wanted["session"] = os.urandom(16).hex()
-            stack.enter_context(open_session(engine, wanted["session"], secrets, credentials, console.debug))
-        try:
-            lines = engine.image_build(wanted, pieces, headers)
-        except EngineError as error:
-            raise BuildFailed(f"the build could not begin: {error.message}", hint=build_hint(error.message)) from error
-        with contextlib.closing(lines):  # type: ignore[type-var]
-            for line in lines:
-                view.take(line)
-    if view.error:
-        view.show_failure()
-        raise BuildFailed(f"the build failed: {view.error}", hint=build_hint(view.error))
-    if not view.image:
-        raise StreamError("the build ended without an image and without an error")
-    return view.image
-
-
-def open_session(engine: Engine, uuid: str, secrets: Mapping[str, Callable[[], bytes]], credentials: Credentials | None,
-                 debug: Callable[[str], None]) -> SessionPump:
-    """A session for one build, to be entered. Raises EngineError: the engine has none."""
-    methods = session_methods(secrets, credentials)
-    return SessionPump(Session(methods), engine.session_open(session_headers(uuid, methods)), debug)
-
-
-def podman_secrets(context: Iterable[bytes],
-                   secrets: Mapping[str, Callable[[], bytes]]) -> tuple[Iterator[bytes], dict[str, str]]:
-    """The context with the secrets in front of it, and the query that keeps them out of the image."""
-    import itertools
-    import json
-
-    if not secrets:
-        return iter(context), {}
-    places = {name: f"podman-build-secret{number}" for number, name in enumerate(sorted(secrets))}
-    files = (tar_file(place, secrets[name](), 0o600) for name, place in places.items())
-    given = [f"id={name},src={place}" for name, place in places.items()]
-    return itertools.chain(files, context), {"secrets": json.dumps(given)}
-
-
-def registry_config(credentials: Credentials | None, registries: Collection[str]) -> list[tuple[str, str]]:
-    """The header that gives a builder without sessions its credentials; none where there are none."""
-    import base64
-    import json
-
-    found = {host: credentials(host) for host in registries} if credentials else {}
-    config = {host: {"username": pair[0], "password": pair[1]} for host, pair in found.items() if pair}
-    if not config:
-        return []
-    return [("X-Registry-Config", base64.urlsafe_b64encode(json.dumps(config).encode()).decode())]
-
-
-def build_hint(message: str) -> str:
-    """What to do about a failed build, judged by the builder's words; empty where only the log can tell.
-
-    >>> build_hint("write /x: no space left on device")
-    'the engine has no room left; remove what it keeps for builds (docker builder prune) or unused images'
-    """
-    import re
-
-    if "no space left on device" in message:
-        return "the engine has no room left; remove what it keeps for builds (docker builder prune) or unused images"
-    no_base = (r"failed to resolve source metadata|failed to load metadata|/v2/\S*manifests/|pull access denied|"
-               r"no such image|manifest unknown|failed to copy|initializing source docker://|no active sessions")
-    if re.search(no_base, message, re.I):
-        return ("the base image cannot be had: --base-image NAME takes one that the engine has, "
-                "--engine none runs without an image")
-    return ""
 
 
 # == 15. Prediction ===========================================================

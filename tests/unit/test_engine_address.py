@@ -15,7 +15,9 @@ HOME = "/home/me"
 
 
 def find(flag: str = "", environ: dict[str, str] | None = None, sockets: tuple[str, ...] = (), home: str = HOME) -> Any:
-    return find_address(flag, environ or {}, home, lambda path: path in sockets)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cogpredict, "is_socket", lambda path: path in sockets)
+        return find_address(flag, environ or {}, home)
 
 
 def make_context(folder: Path, name: str, endpoint: dict[str, Any], certificates: bool = False) -> None:

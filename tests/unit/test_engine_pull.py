@@ -98,7 +98,9 @@ def decoded(text: str) -> Any:
 def auth_for(image: str, folder: Path, config: dict[str, Any], run: Any = None) -> Any:
     (folder / "config.json").write_text(json.dumps(config))
     environ = {"DOCKER_CONFIG": str(folder)}
-    return decoded(registry_auth(parse_reference(image), environ, str(folder), run or Helper({})))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cogpredict, "run_program", run or Helper({}))
+        return decoded(registry_auth(parse_reference(image), environ, str(folder)))
 
 
 def entry(user: str = "me", password: str = "s3c:ret?~") -> dict[str, str]:
@@ -191,13 +193,13 @@ def test_a_real_helper_is_run_in_a_session_of_its_own(tmp_path: Path, monkeypatc
                        "printf '{\"Username\": \"%s\", \"Secret\": \"s\"}' \"$server\"\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    found = cogpredict.ask_credential_helper("mine", "r.example.com\n", os.environ, cogpredict.run_program)
+    found = cogpredict.ask_credential_helper("mine", "r.example.com\n", os.environ)
     assert found == {"username": "r.example.com", "password": "s"}
 
 
 def test_a_missing_helper_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="docker-credential-nope.*cannot be run") as caught:
-        cogpredict.ask_credential_helper("nope", "r", {"PATH": str(tmp_path)}, cogpredict.run_program)
+        cogpredict.ask_credential_helper("nope", "r", {"PATH": str(tmp_path)})
     assert "config.json" in caught.value.hint
 
 
