@@ -1591,19 +1591,21 @@ def read_requirements_file(reading: Reading, place: Any, path: str, seen: tuple[
 
 def read_place(reading: Reading, place: str, requirement: Requirement, folder: str) -> list[str]:
     """The line of a requirement that is a URL or a path. Faults: local folders, paths outside the project."""
+    import re
+
     url = requirement.url
     if url.startswith("git+git://github.com/"):
         reading.warn(place, "GitHub does not answer git:// any more; https:// is taken instead")
         requirement = requirement._replace(url="git+https" + url[len("git+git"):])
     if "://" in url and not url.startswith("file:"):
         return [render_requirement(requirement)]
-    path = os.path.normpath(os.path.join(folder, url))
-    if url.startswith("file:") or path.startswith(("/", "../")):
+    path = os.path.normpath(os.path.join(folder, re.sub("^file:(//(?!/))?", "", url)))
+    if path.startswith(("/", "../")):
         reading.fault(place, f'requirement "{url}" lies outside the project', "it takes a path inside it: ./a.whl")
     elif not url.lower().endswith(ARTIFACT_SUFFIXES):
         if path != ".":
             reading.fault(place, f'requirement "{url}" is a folder', FOLDER_REMEDY)
-    elif requirement.name or requirement.marker or requirement.options:
+    elif requirement.extras or requirement.marker or requirement.options:
         reading.fault(place, f'requirement "{url}" is a local file with more beside it', "it takes the path alone")
     else:
         return [f"./{path}"]
@@ -3294,11 +3296,18 @@ class SchemaReader:
         return {key: value for key, value in result.items() if value is not None or key == "default"}
 
 
+def foreign_types(info: TypeInfo) -> list[TypeInfo]:
+    """Those in a type that other packages define, whose source is not there to be read."""
+    if info.kind == "external" and info.found and not info.found.dotted.startswith(("builtins.", "typing.")):
+        return [info]
+    return [found for part in info.args for found in foreign_types(part)] if info.kind in ("list", "union") else []
+
+
 def input_fragment(info: TypeInfo, in_union: bool = False) -> JSON:
     """The schema of a type without its None. Raises SchemaError, without a position: no input can be of that type."""
     if info.kind in SCALARS:
         return dict(SCALARS[info.kind])
-    if info.kind == "Any" or info.kind == "either":
+    if info.kind in ("Any", "either") or foreign_types(info) == [info]:
         return {}
     if info.kind in OBJECTS:
         is_list = info.kind == "opaque" and split_optional(info.args[0])[0].kind == "list"
@@ -3428,6 +3437,8 @@ def read_property(at: Parameter, is_optional: bool) -> Property:
         raise SchemaError("default_factory is not supported in static schema generation", hint="give a default")
     if at.info.kind == "either":
         at.reader.give_up(at.where, at.name, "type", at.info.text, "it depends on the running program")
+    for foreign in foreign_types(at.info):
+        at.warn(f"type '{foreign.text}' is not in the project; any value is let through")
     if is_union and {*CONSTRAINTS, "choices"} & set(said):
         raise SchemaError("constraints and choices are not supported on union inputs")
     nullable = is_optional or (has_default and default is None)
@@ -3591,7 +3602,7 @@ def return_schema(reader: SchemaReader, info: TypeInfo, seen: tuple[object, ...]
         return return_schema(reader, info.args[0], seen)
     if info.kind in ("model", "typeddict", "dataclass") and info.found:
         return model_schema(reader, info.found, info.kind, seen)
-    if info.kind == "external" and info.found and not info.found.dotted.startswith(("builtins.", "typing.")):
+    if info.found and foreign_types(info) == [info]:
         reader.outside[info.text] = info.found.dotted
         return {}
     raise SchemaError("unsupported type: " + unsupported_output(info), hint=ACCEPTED_OUTPUTS)

@@ -251,11 +251,17 @@ def test_included_files_are_read_in_their_place() -> None:
     assert config.requirements == ("a", "b", "c", "./sub/w.whl", "d") and config.artifacts == ("sub/w.whl",)
 
 
+@pytest.mark.parametrize("line", ["./a.whl", "a @ ./a.whl", "a @ file:a.whl", "a @ file://a.whl", "file:./a.whl"])
+def test_a_file_in_the_project_may_be_written_as_a_url_or_behind_its_name(line: str) -> None:
+    config = parse("build: {python_requirements: r.txt}", r_txt=line)
+    assert config.requirements == ("./a.whl",) and config.artifacts == ("a.whl",)
+
+
 @pytest.mark.parametrize(("text", "line", "words"), [
     ("a=1\n", 1, "such as a==1"), ("a\n\n???\n", 3, "cannot be read"), ("-r x.txt\n", 1, '"x.txt" does not exist'),
     ("-r r.txt\n", 1, "includes itself"), ("-c c.txt\n", 1, "names a local file"), ("./folder\n", 1, "is a folder"),
     ("-e ./x\n", 1, "is a folder"), ("../a.whl\n", 1, "outside the project"),
-    ("file:///a.whl\n", 1, "outside the project"),
+    ("file:///a.whl\n", 1, "outside the project"), ("a[x] @ ./a.whl\n", 1, "more beside it"),
     ("./a.whl --hash=sha256:1\n", 1, "more beside it"), ("-f ./wheels\n", 1, "names a local file"),
 ])
 def test_a_faulty_line_is_named(text: str, line: int, words: str) -> None:

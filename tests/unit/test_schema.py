@@ -332,8 +332,7 @@ def test_a_chain_of_imports_of_any_length_ends() -> None:
     files = {f"m{n}.py": f"from m{(n + 1) % 60} import *\nfrom m{(n + 7) % 60} import X, Y" for n in range(60)}
     files["predict.py"] = "from m0 import *\nclass Predictor:\n    def predict(self, x: X = Y) -> str: ..."
     begun = time.process_time()
-    with pytest.raises(SchemaError, match="parameter 'x': unsupported type"):
-        read_files(files)
+    assert "type 'X' is not in the project" in "".join(read_files(files).warnings)
     assert time.process_time() - begun < 3
 
 
@@ -368,8 +367,7 @@ def test_no_file_outside_the_project_is_opened() -> None:
             return imports + "class Predictor:\n    def predict(self, z: x = y) -> str: ..."
         raise FileNotFoundError
 
-    with pytest.raises(SchemaError):
-        read_schema("predict.py:Predictor", "/p/q", read=read)
+    read_schema("predict.py:Predictor", "/p/q", read=read)
     assert opened and all(path.startswith("/p/q/") for path in opened)
 
 
