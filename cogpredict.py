@@ -5820,6 +5820,14 @@ def pick_ports(network: str, number: int) -> Ports:
     return Ports(lane + 6000 if shares_network(network) else MODEL_PORT, lane)
 
 
+class Run(NamedTuple):
+    """What sets one run apart from every other."""
+
+    name: str  # of its container, too
+    token: str  # the lane's secret
+    ports: Ports
+
+
 class Project(NamedTuple):
     """A model's folder, to be seen at /src."""
 
@@ -5828,6 +5836,26 @@ class Project(NamedTuple):
     schema: bytes  # for .cog/openapi_schema.json
     files: dict[str, bytes]  # what a copy of the folder holds beside its own files, by path
     copied: bool  # into the container, because the engine does not see the folder or may not write to it
+
+
+class Runnable(NamedTuple):
+    """A model that is to run in a container: an image, or a project in the image that was built for it."""
+
+    name: str  # of the image, as the user knows it; empty for a project's
+    image: JSON  # its inspect document
+    label: JSON  # the model's config, as in run.cog.config
+    variables: dict[str, str]  # the user's, for the model
+    project: Project | None = None
+
+    @property
+    def config(self) -> JSON:
+        """The image's own settings."""
+        return self.image.get("Config") or {}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that it is given: those that say where a project's model is, and the user's."""
+        return {**(self.project.environment if self.project else {}), **self.variables}
 
 
 class Plan(NamedTuple):
@@ -6082,45 +6110,39 @@ def shares_network(network: str) -> bool:
     return network == "host" or network.startswith("container:")
 
 
-def plan_container(options: Options, image: JSON, label: JSON, project: Project | None = None, *, name: str, token: str,
-                   ports: Ports, variables: Mapping[str, str], environ: Mapping[str, str], cwd: str,
+def plan_container(options: Options, runnable: Runnable, run: Run, *, environ: Mapping[str, str], cwd: str,
                    podman: bool) -> Plan:
-    """What will be run for one prediction or training on an image, or on a project in the image built for it; or
-    to serve it.
+    """What will be run for one prediction or training on a model, or to serve it.
 
-    `image` is its inspect document, `label` the model's config as in run.cog.config, `token` the lane's secret,
-    `variables` the user's for the model. Raises UsageError: a bad --gpus or -v, an --upload-url for another server.
+    Raises UsageError: a bad --gpus or -v, an --upload-url for another server.
     """
-    config = image.get("Config") or {}
+    config, ports = runnable.config, run.ports
     inherited = dict(entry.partition("=")[::2] for entry in config.get("Env") or [])
-    own = {**project.environment, **variables} if project else variables
-    env = server_environment(inherited, own, environ, ports.model, debug=options.debug, serving=is_serving(options))
-    body = plan_body(options, image, label, project, env, name=name, cwd=cwd, podman=podman)
+    env = server_environment(inherited, runnable.environment, environ, ports.model, debug=options.debug,
+                             serving=is_serving(options))
+    plan = plan_bare(options, runnable, run, env, cwd=cwd, podman=podman)
     if takes_uploads(config) or is_training(options):
         server = config["Cmd"] if takes_uploads(config) else ["python", *SERVER]
-        lane = f"http://127.0.0.1:{ports.lane}/{token}/up"
-        body["Cmd"] = [*server, *server_mode(options), *upload_flag(options, lane)]
+        lane = f"http://127.0.0.1:{ports.lane}/{run.token}/up"
+        plan.body["Cmd"] = [*server, *server_mode(options), *upload_flag(options, lane)]
     elif options.upload_url:
         raise UsageError("--upload-url: the image's command is not Cog's server", hint="leave it out")
     if is_serving(options):
-        publish_port(body, options.host, options.port, ports.model)
-    return Plan(name, token, options.image, body, ports, helper_interpreters(config), wants_gpus(options, label),
-                options.platform, project)
+        publish_ports(plan.body, [(f"{ports.model}/tcp", {"HostIp": options.host, "HostPort": str(options.port)})])
+        plan.body["HostConfig"]["ExtraHosts"] = ["host.docker.internal:host-gateway"]
+    return plan
 
 
-def wants_gpus(options: Options, label: JSON) -> bool:
-    """Whether a model asks for GPUs that no flag asks for or forbids."""
-    return not options.gpus and not options.cpu and bool((label.get("build") or {}).get("gpu"))
-
-
-def plan_body(options: Options, image: JSON, label: JSON, project: Project | None, env: Mapping[str, str], *, name: str,
-              cwd: str, podman: bool) -> JSON:
-    """The body of the create call for whatever runs in a model's image. Raises UsageError: a bad --gpus or -v."""
+def plan_bare(options: Options, runnable: Runnable, run: Run, env: Mapping[str, str], *, cwd: str,
+              podman: bool) -> Plan:
+    """The plan for whatever runs in a model's image, but for its command. Raises UsageError: a bad --gpus or -v."""
+    project = runnable.project
     mounts = [{"Type": "bind", "Source": project.folder, "Target": "/src"}] if project and not project.copied else []
+    by_label = not options.gpus and not options.cpu and bool((runnable.label.get("build") or {}).get("gpu"))
     body: JSON = {
-        "Image": image.get("Id") or options.image,
+        "Image": runnable.image.get("Id") or runnable.name,
         "Env": [f"{key}={value}" for key, value in env.items()],
-        "Labels": {RUN_LABEL: name},
+        "Labels": {RUN_LABEL: run.name},
         "HostConfig": {
             "AutoRemove": True,
             "Init": True,
@@ -6128,14 +6150,15 @@ def plan_body(options: Options, image: JSON, label: JSON, project: Project | Non
             "Binds": [parse_volume(volume, cwd) for volume in options.volume],
             "Mounts": mounts,
             "SecurityOpt": ["label=disable"] if mounts else [],
-            "DeviceRequests": parse_gpus("all" if wants_gpus(options, label) else options.gpus, cdi=podman),
+            "DeviceRequests": parse_gpus("all" if by_label else options.gpus, cdi=podman),
         },
     }
     if options.user:
         body["User"] = options.user
     if options.network:
         body["HostConfig"]["NetworkMode"] = options.network
-    return body
+    return Plan(run.name, run.token, runnable.name, body, run.ports, helper_interpreters(runnable.config), by_label,
+                options.platform, project)
 
 
 def command_environment(options: Options, user: Mapping[str, str], environ: Mapping[str, str], *,
@@ -6146,32 +6169,29 @@ def command_environment(options: Options, user: Mapping[str, str], environ: Mapp
     return {"LOG_FORMAT": "console", **({"COG_LOG_LEVEL": "debug"} if options.debug else {}), **log, **ours, **user}
 
 
-def plan_exec(options: Options, image: JSON, label: JSON, project: Project, *, name: str, variables: Mapping[str, str],
-              environ: Mapping[str, str], cwd: str, podman: bool, terminal: tuple[int, int] | None) -> Plan:
-    """What will be run for a command in the image that was built for a project.
+def plan_exec(options: Options, runnable: Runnable, run: Run, *, environ: Mapping[str, str], cwd: str, podman: bool,
+              terminal: tuple[int, int] | None) -> Plan:
+    """What will be run for a command in a model's image. Raises UsageError: a bad flag.
 
-    `terminal`: the lines and columns of the user's, if the command gets one. Raises UsageError: a bad flag.
+    `terminal`: the lines and columns of the user's, if the command gets one.
     """
-    env = command_environment(options, {**project.environment, **variables}, environ, terminal=terminal is not None)
-    body = plan_body(options, image, label, project, env, name=name, cwd=cwd, podman=podman)
-    body.update({"Entrypoint": list(options.words), "Cmd": [], "Tty": terminal is not None, "OpenStdin": True,
-                 "StdinOnce": True, "AttachStdin": True, "AttachStdout": True, "AttachStderr": True})
+    env = command_environment(options, runnable.environment, environ, terminal=terminal is not None)
+    plan = plan_bare(options, runnable, run, env, cwd=cwd, podman=podman)
+    plan.body.update({"Entrypoint": list(options.words), "Cmd": [], "Tty": terminal is not None, "OpenStdin": True,
+                      "StdinOnce": True, "AttachStdin": True, "AttachStdout": True, "AttachStderr": True})
     if terminal:
-        body["HostConfig"]["ConsoleSize"] = list(terminal)  # from Docker 23 on it has the right size from the start
+        plan.body["HostConfig"]["ConsoleSize"] = list(terminal)  # from Docker 23 on right from the start
+    publish_ports(plan.body, [pair for text in options.publish for pair in parse_publish(text)])
+    return plan
+
+
+def publish_ports(body: JSON, ports: Iterable[tuple[str, JSON]]) -> None:
+    """Add to the body of a create call: ports of the container, each with its place on the engine's machine."""
     bindings: dict[str, list[JSON]] = {}
-    for port, place in [pair for text in options.publish for pair in parse_publish(text)]:
+    for port, place in ports:
         bindings.setdefault(port, []).append(place)
     body["ExposedPorts"] = {port: {} for port in bindings}
     body["HostConfig"]["PortBindings"] = bindings
-    return Plan(name, "", options.image, body, Ports(0, 0), helper_interpreters(image.get("Config") or {}),
-                wants_gpus(options, label), options.platform, project)
-
-
-def publish_port(body: JSON, host: str, port: int, inside: int) -> None:
-    """Add to the body of a create call: a port at an address of the engine's machine, and the way back to it."""
-    body["ExposedPorts"] = {f"{inside}/tcp": {}}
-    body["HostConfig"]["PortBindings"] = {f"{inside}/tcp": [{"HostIp": host, "HostPort": str(port)}]}
-    body["HostConfig"]["ExtraHosts"] = ["host.docker.internal:host-gateway"]
 
 
 def render_url(host: str, port: int) -> str:
@@ -14339,6 +14359,11 @@ class World(NamedTuple):
     loop: Loop
 
 
+def open_engine(options: Options, world: World) -> Engine:
+    """The engine that a flag names, or this machine. Raises EngineAbsent: none; EngineUnreachable, UsageError."""
+    return connect_engine(find_address(options.engine, world.environ, world.home), world.console, world.environ)
+
+
 def read_text_file(path: str, flag: str) -> str:
     """A file's text. Raises UsageError, in the name of the flag that named it."""
     try:
@@ -14355,6 +14380,9 @@ def read_bytes(path: str) -> bytes:
         return file.read()
 
 
+# -- an image
+
+
 def is_archive(image: str) -> bool:
     """Whether IMAGE is a tar on disk or on stdin, not the name of an image.
 
@@ -14365,51 +14393,23 @@ def is_archive(image: str) -> bool:
     return image == "-" or image.startswith(("/", "./", "../", "~")) or (".tar" in image and os.path.isfile(path))
 
 
-def load_image(engine: Engine, options: Options, world: World) -> str:
+def load_image(engine: Engine, path: str, world: World) -> str:
     """The name of the image in a tar, which the engine has loaded. Raises EngineError, UsageError."""
     console = world.console
     hint = "IMAGE must be a tar that `docker save` made, plain or compressed"
-    console.phase(f"Loading {options.image if options.image != '-' else 'the image on stdin'}...")
+    console.phase(f"Loading {path if path != '-' else 'the image on stdin'}...")
     try:
-        source = world.stdin if options.image == "-" else open(os.path.expanduser(options.image), "rb")  # noqa: SIM115
-    except OSError as error:
-        raise UsageError(f"{options.image}: {error.strerror}", hint=hint) from error
-    try:
-        with source:
+        with world.stdin if path == "-" else open(os.path.expanduser(path), "rb") as source:
             names = engine.image_load(source, on_event=lambda event: console.tick())
     except EngineError as error:
-        raise EngineError(f"loading {options.image}", error.status, error.message, hint=hint) from error
+        raise EngineError(f"loading {path}", error.status, error.message, hint=hint) from error
     except OSError as error:
-        raise UsageError(f"{options.image}: {error.strerror}", hint=hint) from error
+        raise UsageError(f"{path}: {error.strerror}", hint=hint) from error
     if not names:
-        raise EngineError("load", 0, f"no image was found in {options.image}", hint=hint)
+        raise EngineError("load", 0, f"no image was found in {path}", hint=hint)
     console.done()
     console.info(f"Loaded {', '.join(names)}")
     return names[0]
-
-
-def find_image(engine: Engine, options: Options, world: World) -> JSON:
-    """The image's inspect document; pulled, if it is absent and may be. Raises EngineError, UsageError."""
-    if not options.image.startswith("sha256:"):
-        parse_reference(options.image)
-    found = None if options.pull == "always" else engine.image_inspect(options.image)
-    wanted = (options.platform.split("/") + ["", ""])[1]
-    if options.pull != "never" and not (found and is_for(found, wanted)):
-        pull_image(engine, options.image, world.console, world.environ, world.home, platform=options.platform)
-        found = engine.image_inspect(options.image)
-    if found and is_for(found, wanted):
-        return found
-    other = f" for {options.platform}; the one that is here is for {found.get('Architecture')}" if found else ""
-    raise EngineError(f"image {options.image}", 0, f"image not found{other}",
-                      hint="without --pull never it is pulled; a tar of it can be given in its place"
-                      if options.pull == "never" else "")
-
-
-def open_image(engine: Engine, options: Options, world: World) -> tuple[Options, JSON]:
-    """The options with the image's name, and its inspect document; one in a tar is loaded. Raises CogError."""
-    if is_archive(options.image):
-        options = options._replace(image=load_image(engine, options, world), pull="never")
-    return options, find_image(engine, options, world)
 
 
 def is_for(image: JSON, architecture: str) -> bool:
@@ -14419,6 +14419,31 @@ def is_for(image: JSON, architecture: str) -> bool:
     (False, True)
     """
     return architecture in ("", image.get("Architecture") or architecture)
+
+
+def find_image(engine: Engine, name: str, options: Options, world: World) -> JSON:
+    """An image's inspect document; pulled, if it is absent and may be. Raises EngineError, UsageError."""
+    if not name.startswith("sha256:"):
+        parse_reference(name)
+    found = None if options.pull == "always" else engine.image_inspect(name)
+    wanted = (options.platform.split("/") + ["", ""])[1]
+    if options.pull != "never" and not (found and is_for(found, wanted)):
+        pull_image(engine, name, world.console, world.environ, world.home, platform=options.platform)
+        found = engine.image_inspect(name)
+    if found and is_for(found, wanted):
+        return found
+    other = f" for {options.platform}; the one that is here is for {found.get('Architecture')}" if found else ""
+    raise EngineError(f"image {name}", 0, f"image not found{other}",
+                      hint="without --pull never it is pulled; a tar of it can be given in its place"
+                      if options.pull == "never" else "")
+
+
+def open_image(engine: Engine, options: Options, world: World) -> tuple[str, JSON]:
+    """The name of an image and its inspect document; one in a tar is loaded. Raises CogError."""
+    if not is_archive(options.image):
+        return options.image, find_image(engine, options.image, options, world)
+    name = load_image(engine, options.image, world)
+    return name, find_image(engine, name, options._replace(pull="never"), world)
 
 
 def image_document(image: JSON) -> JSON | None:
@@ -14434,101 +14459,7 @@ def image_document(image: JSON) -> JSON | None:
     return document if isinstance(document, dict) and input_schema(document, training=True) is not None else None
 
 
-def job_schema(options: Options, document: JSON | None) -> InputSchema | None:
-    """What a prediction or a training takes; None if nothing says so."""
-    return input_schema(document, training=is_training(options)) if document else None
-
-
-def read_inputs(options: Options, document: JSON | None, reader: Reader) -> JSON:
-    """The prediction's input, checked when there is a schema. Raises InputError."""
-    schema = job_schema(options, document)
-    if options.json is not None:
-        values = parse_json_inputs(options.json, schema, reader)
-    else:
-        values = parse_named_inputs(options.inputs, schema, reader)
-    check_inputs(values, schema)
-    return values
-
-
-def replicate_context(options: Options, environ: Mapping[str, str]) -> JSON:
-    """The part of a request that hands the token over, if it is to be. Raises UsageError."""
-    if not options.use_replicate_token:
-        return {}
-    token = environ.get("REPLICATE_API_TOKEN")
-    if not token:
-        raise UsageError("--use-replicate-token: REPLICATE_API_TOKEN is not set",
-                         hint="export REPLICATE_API_TOKEN=r8_...")
-    return {"context": {"replicate_api_token": token}}
-
-
-def read_variables(options: Options, world: World) -> dict[str, str]:
-    """The user's variables for what will run, when its other flags can be read as well. Raises UsageError."""
-    check_flags(options, world.cwd)
-    return parse_environment(options, world.environ, lambda path: read_text_file(path, "--env-file"))
-
-
-class Job(NamedTuple):
-    """One prediction or training, all read and checked, before anything is started."""
-
-    options: Options
-    document: JSON | None  # the model's OpenAPI document, if it has a usable one
-    values: JSON  # the input
-    result: OutputPlan
-    variables: dict[str, str]  # the user's, for the model
-    context: JSON  # what the request has beside the input
-
-
-def cmd_predict(options: Options, world: World) -> int:
-    """Run one prediction or training on an image, or on the model in this folder; return the exit code."""
-    context = replicate_context(options, world.environ)
-    variables = read_variables(options, world)
-    job = Job(options, None, {}, plan_result(options, None, world), variables, context)
-    reader = Reader(world.stdin, world.cwd, world.home)
-    try:
-        if options.url:
-            return predict_url(job, reader, world)
-        return predict_image(job, reader, world) if options.image else predict_source(job, reader, world)
-    finally:
-        reader.close()
-
-
-def fill_job(job: Job, document: JSON | None, reader: Reader, world: World) -> Job:
-    """The job with its inputs read and checked, and the place of its result, by the model's schema. Raises CogError."""
-    return job._replace(document=document, values=read_inputs(job.options, document, reader),
-                        result=plan_result(job.options, document, world))
-
-
-def predict_image(job: Job, reader: Reader, world: World) -> int:
-    """Run a job on an image; return the exit code."""
-    address = find_address(job.options.engine, world.environ, world.home)
-    with connect_engine(address, world.console, world.environ) as engine:
-        options, image = open_image(engine, job.options, world)
-        label = model_label(image.get("Config") or {})
-        check_task(options, label.get("predict") or label.get("run") or "", label.get("train") or "")
-        job = fill_job(job._replace(options=options), image_document(image), reader, world)
-        return run_in_container(engine, job, image, label, None, reader, world)
-
-
-def make_url_host(options: Options, world: World) -> UrlHost:
-    """The host for --url and --token-env. Raises UsageError."""
-    endpoint = parse_endpoint(options.url)
-    token = read_token(options.token_env, world.environ) if options.token_env else ""
-    if token and endpoint.scheme == "http" and not is_loopback(endpoint.host):
-        world.console.warn(f"the token is sent to {endpoint.host} without TLS, for all on the way to read")
-    return UrlHost(endpoint, token, Web(world.loop, world.console, world.environ, world.cwd))
-
-
-def predict_url(job: Job, reader: Reader, world: World) -> int:
-    """Run a job on a model that runs already; return the exit code."""
-    host = make_url_host(job.options, world)
-    if job.options.dry_run:
-        job = ask_schema(host, job, reader, world)
-        world.console.result(render_json({"url": str(host.endpoint),
-                                          "input": describe_inputs(job.values, job_schema(job.options, job.document))}))
-        return 0
-    job = fill_job(job, host.peek_document(), reader, world)
-    token = os.urandom(16).hex()
-    return run_job(job, lambda lane: host, f"cog-{token[:12]}", token, 0, True, reader, world)
+# -- the model in this folder
 
 
 def read_project(options: Options, world: World) -> Config:
@@ -14706,99 +14637,6 @@ def ask_environment(model: Model, options: Options, world: World) -> Model:
         os.close(environment.lock)
 
 
-def predict_source(job: Job, reader: Reader, world: World) -> int:
-    """Run a job on the model in this folder; return the exit code."""
-    config = read_project(job.options, world)
-    check_task(job.options, config.predict, config.train)
-    model = read_model_source(job.options, config, world)
-    if model.document is not None:
-        job = fill_job(job, model.document, reader, world)
-    try:
-        address = find_address(job.options.engine, world.environ, world.home)
-    except EngineAbsent:
-        return run_in_process(job, model, reader, world)
-    with connect_engine(address, world.console, world.environ) as engine:
-        found, image, project = open_project(engine, model, job.options, world)
-        if found.document != model.document:
-            job = fill_job(job, found.document, reader, world)
-        return run_in_container(engine, job, image, config_json(found.config), project, reader, world)
-
-
-def open_project(engine: Engine, model: Model, options: Options, world: World) -> tuple[Model, JSON, Project]:
-    """A model in a folder, with what its image tells of it, that image, built if need be, and how its container gets
-    the folder. Raises CogError."""
-    image = find_development_image(engine, model.config, options, world)
-    if model.needs_python and not options.dry_run:
-        model = ask_once(model, options, (str(image["Id"]),), world,
-                         lambda: ask_image(engine, model, image, options, world))
-    config, document = settle_model(model, world)
-    project = plan_project(config, document, is_local=engine.host_is_local)
-    if not (project.copied or options.dry_run):
-        write_own_file(config.project, "openapi_schema.json", project.schema)
-    return Model(config, document), image, project
-
-
-def make_process_host(plan: ProcessPlan, world: World) -> Callable[[Lane], Host]:
-    """What makes the host for a plan, when there is a lane."""
-    return lambda lane: ProcessHost(plan, lane, world.loop, world.console)
-
-
-def prepare_process(options: Options, config: Config, document: JSON, ports: Ports, token: str,
-                    variables: Mapping[str, str], world: World) -> ProcessPlan:
-    """What will be run without an engine, when all that it needs is there. Raises BuildFailed, ConfigError."""
-    settings = read_build_settings(config, world.environ, world.cwd)
-    environment = prepare_environment(config, settings, world.console, world.environ)
-    plan = plan_process(options, config, environment, ports, token, variables, world.environ)
-    write_own_file(plan.cwd, "openapi_schema.json", render_schema(document).encode())
-    return plan
-
-
-def here(model: Model, options: Options, world: World) -> tuple[Config, JSON]:
-    """A model for this machine and its schema, with a word on what running it here means. Raises CogError."""
-    model = model._replace(config=note_process(options, model.config, world))
-    if model.needs_python and not options.dry_run:
-        model = ask_environment(model, options, world)
-    return settle_model(model, world)
-
-
-def note_process(options: Options, config: Config, world: World) -> Config:
-    """The config as it is installed on this machine, with a word on what running it here means.
-
-    Raises UsageError: a flag needs a container.
-    """
-    for flag, value in (("--volume", options.volume), ("--network", options.network), ("--user", options.user),
-                        ("--platform", options.platform), ("--publish", options.publish)):
-        if value:
-            raise UsageError(f"{flag} needs a container engine", hint="leave it out, or name an engine with --engine")
-    found = config if not config.gpu or has_nvidia() else without_cuda(config)
-    lost = "" if found.requirements == config.requirements else "; no NVIDIA device is here: torch comes without CUDA"
-    world.console.warn(process_notice(config) + lost)
-    return found
-
-
-def run_in_process(job: Job, model: Model, reader: Reader, world: World) -> int:
-    """Run the job in a virtual environment on this machine, once more with other ports if need be; the exit code."""
-    console = world.console
-    config, document = here(model, job.options, world)
-    if document != model.document:
-        job = fill_job(job, document, reader, world)
-    if job.options.dry_run:
-        console.result(render_json({"engine": "none", "folder": config.project, "python": config.python_version,
-                                    "input": describe_inputs(job.values, job_schema(job.options, document))}))
-        return 0
-    for is_last in (False, True):
-        ports, token = pick_free_ports(int.from_bytes(os.urandom(2), "big")), os.urandom(16).hex()
-        plan = prepare_process(job.options, config, document, ports, token, job.variables, world)
-        try:
-            return run_job(job, make_process_host(plan, world), f"cog-{token[:12]}", token, ports.lane,
-                           config.concurrency_max > 1, reader, world)
-        except LanePortTaken as error:
-            if is_last:
-                raise
-            console.debug(str(error))
-    return 0
-
-
 def plan_project(config: Config, document: JSON | None, *, is_local: bool) -> Project:
     """How the container gets the project. Raises ConfigError: the config cannot be read again."""
     schema = render_schema(document).encode() if document is not None else b""
@@ -14834,6 +14672,9 @@ def write_own_file(project: str, name: str, data: bytes) -> None:
         raise OutputError(str(error), hint="make room there" if error.hint else "") from error
     finally:
         staged.abort()
+
+
+# -- its image, and its environment
 
 
 PROJECT_LABEL = "cog.pyz.project"  # the label of an image for development; its value is the project's folder
@@ -14960,35 +14801,79 @@ def build_query(options: Options, world: World) -> dict[str, str]:
     return query
 
 
-def run_in_container(engine: Engine, job: Job, image: JSON, label: JSON, project: Project | None, reader: Reader,
-                     world: World) -> int:
-    """Run the job in a container, once more where that needs another plan; return the exit code."""
-    make = plan_maker(engine, job.options, image, label, project, job.variables, world)
-    if job.options.dry_run:
-        values = describe_inputs(job.values, job_schema(job.options, job.document))
-        world.console.result(render_plan(make(), str(engine.address), job.variables, input=values).encode())
-        return 0
-    overlapping = int((label.get("concurrency") or {}).get("max") or 1) > 1
-
-    def run(plan: Plan) -> int:
-        if is_training(job.options):
-            warn_of_copy(plan, world.console)
-        return run_job(job, lambda lane: ContainerHost(engine, plan, lane, world.loop, world.console), plan.name,
-                       plan.token, plan.ports.lane, overlapping, reader, world)
-
-    return run_planned(make, run, world.console)
+def open_project(engine: Engine, model: Model, options: Options, world: World) -> tuple[JSON, Model]:
+    """The image for a model in a folder, built if need be, and the model with what that image tells of it.
+    Raises CogError."""
+    image = find_development_image(engine, model.config, options, world)
+    if model.needs_python and not options.dry_run:
+        model = ask_once(model, options, (str(image["Id"]),), world,
+                         lambda: ask_image(engine, model, image, options, world))
+    return image, model
 
 
-def plan_maker(engine: Engine, options: Options, image: JSON, label: JSON, project: Project | None,
-               variables: Mapping[str, str], world: World) -> Callable[[], Plan]:
+def open_runnable(engine: Engine, model: Model | None, options: Options, variables: dict[str, str],
+                  world: World) -> tuple[Runnable, JSON | None]:
+    """What is to run in a container, and its schema: a model in a folder, or without one an image. Raises CogError."""
+    if model is None:
+        name, image = open_image(engine, options, world)
+        return Runnable(name, image, model_label(image.get("Config") or {}), variables), image_document(image)
+    image, model = open_project(engine, model, options, world)
+    config, document = settle_model(model, world)
+    project = plan_project(config, document, is_local=engine.host_is_local)
+    if not (project.copied or options.dry_run):
+        write_own_file(config.project, "openapi_schema.json", project.schema)
+    return Runnable("", image, config_json(config), variables, project), document
+
+
+def prepare_process(options: Options, config: Config, document: JSON, run: Run, variables: Mapping[str, str],
+                    world: World) -> ProcessPlan:
+    """What will be run without an engine, when all that it needs is there. Raises BuildFailed, ConfigError."""
+    settings = read_build_settings(config, world.environ, world.cwd)
+    environment = prepare_environment(config, settings, world.console, world.environ)
+    plan = plan_process(options, config, environment, run.ports, run.token, variables, world.environ)
+    write_own_file(plan.cwd, "openapi_schema.json", render_schema(document).encode())
+    return plan
+
+
+def here(model: Model, options: Options, world: World) -> tuple[Config, JSON]:
+    """A model for this machine and its schema, with a word on what running it here means. Raises CogError."""
+    model = model._replace(config=note_process(options, model.config, world))
+    if model.needs_python and not options.dry_run:
+        model = ask_environment(model, options, world)
+    return settle_model(model, world)
+
+
+def note_process(options: Options, config: Config, world: World) -> Config:
+    """The config as it is installed on this machine, with a word on what running it here means.
+
+    Raises UsageError: a flag needs a container.
+    """
+    for flag, value in (("--volume", options.volume), ("--network", options.network), ("--user", options.user),
+                        ("--platform", options.platform), ("--publish", options.publish)):
+        if value:
+            raise UsageError(f"{flag} needs a container engine", hint="leave it out, or name an engine with --engine")
+    found = config if not config.gpu or has_nvidia() else without_cuda(config)
+    lost = "" if found.requirements == config.requirements else "; no NVIDIA device is here: torch comes without CUDA"
+    world.console.warn(process_notice(config) + lost)
+    return found
+
+
+# -- running it in a container
+
+
+def plan_maker(engine: Engine, options: Options, runnable: Runnable, world: World,
+               plan: Callable[..., Plan] = plan_container) -> Callable[[], Plan]:
     """What makes a plan with a name, a token and ports of its own: what an earlier try left may not be gone yet."""
     def make() -> Plan:
-        ports = pick_ports(options.network, int.from_bytes(os.urandom(2), "big"))
-        return plan_container(options, image, label, project, name=f"cog-{os.urandom(6).hex()}",
-                              token=os.urandom(16).hex(), ports=ports, variables=variables, environ=world.environ,
-                              cwd=world.cwd, podman=engine.is_podman)
+        run = make_run(pick_ports(options.network, int.from_bytes(os.urandom(2), "big")))
+        return plan(options, runnable, run, environ=world.environ, cwd=world.cwd, podman=engine.is_podman)
 
     return make
+
+
+def make_run(ports: Ports) -> Run:
+    """A run with a name and a token that no other has."""
+    return Run(f"cog-{os.urandom(6).hex()}", os.urandom(16).hex(), ports)
 
 
 def run_planned(make: Callable[[], Plan], run: Callable[[Plan], int], console: Console) -> int:
@@ -15016,17 +14901,166 @@ def warn_of_copy(plan: Plan, console: Console) -> None:
         console.warn(f"/src is a copy of {plan.project.folder}: what is written there is lost at the end")
 
 
+# -- one prediction or training
+
+
+def replicate_context(options: Options, environ: Mapping[str, str]) -> JSON:
+    """The part of a request that hands the token over, if it is to be. Raises UsageError."""
+    if not options.use_replicate_token:
+        return {}
+    token = environ.get("REPLICATE_API_TOKEN")
+    if not token:
+        raise UsageError("--use-replicate-token: REPLICATE_API_TOKEN is not set",
+                         hint="export REPLICATE_API_TOKEN=r8_...")
+    return {"context": {"replicate_api_token": token}}
+
+
+def read_variables(options: Options, world: World) -> dict[str, str]:
+    """The user's variables for what will run, when its other flags can be read as well. Raises UsageError."""
+    check_flags(options, world.cwd)
+    return parse_environment(options, world.environ, lambda path: read_text_file(path, "--env-file"))
+
+
+def job_schema(options: Options, document: JSON | None) -> InputSchema | None:
+    """What a prediction or a training takes; None if nothing says so."""
+    return input_schema(document, training=is_training(options))
+
+
 def plan_result(options: Options, document: JSON | None, world: World) -> OutputPlan:
     """Where the result will go. Raises OutputError, UsageError."""
     training, as_json = is_training(options), options.json is not None
-    schema = output_schema(document, training=training) if document else None
+    schema = output_schema(document, training=training)
     default = "weights" if training and not as_json else ""
     plan = plan_output(options.output or default, as_json=as_json, schema=schema, cwd=world.cwd, home=world.home)
     return plan._replace(noun="training" if training else "prediction")
 
 
-def run_job(job: Job, make_host: Callable[[Lane], Host], name: str, token: str, lane_port: int, overlapping: bool,
-            reader: Reader, world: World) -> int:
+class Job(NamedTuple):
+    """One prediction or training, all read and checked, before anything is started."""
+
+    options: Options
+    reader: Reader
+    context: JSON  # what the request has beside the input
+    result: OutputPlan
+    document: JSON | None  # the model's OpenAPI document, if it has a usable one
+    values: JSON  # the input
+
+
+def fill_job(job: Job, document: JSON | None, world: World) -> Job:
+    """The job with its inputs read and checked, and the place of its result, by the model's schema. Raises CogError."""
+    options, schema = job.options, job_schema(job.options, document)
+    if options.json is not None:
+        values = parse_json_inputs(options.json, schema, job.reader)
+    else:
+        values = parse_named_inputs(options.inputs, schema, job.reader)
+    check_inputs(values, schema)
+    return job._replace(document=document, values=values, result=plan_result(options, document, world))
+
+
+def show_inputs(job: Job) -> JSON:
+    """The job's inputs as --dry-run shows them."""
+    return describe_inputs(job.values, job_schema(job.options, job.document))
+
+
+def cmd_predict(options: Options, world: World) -> int:
+    """Run one prediction or training; return the exit code."""
+    import contextlib
+
+    context = replicate_context(options, world.environ)
+    variables = read_variables(options, world)
+    result = plan_result(options, None, world)
+    with contextlib.closing(Reader(world.stdin, world.cwd, world.home)) as reader:
+        job = Job(options, reader, context, result, None, {})
+        return predict_url(job, world) if options.url else predict_model(job, variables, world)
+
+
+def predict_url(job: Job, world: World) -> int:
+    """Run a job on a model that runs already; return the exit code."""
+    host = make_url_host(job.options, world)
+    if job.options.dry_run:
+        job = ask_schema(host, job, world)
+        world.console.result(render_json({"url": str(host.endpoint), "input": show_inputs(job)}))
+        return 0
+    job = fill_job(job, host.peek_document(), world)
+    return run_job(job, lambda lane: host, make_run(Ports(0, 0)), world, overlapping=True)
+
+
+def predict_model(job: Job, variables: dict[str, str], world: World) -> int:
+    """Run a job on an image, or on the model in this folder; return the exit code."""
+    options, model = job.options, None
+    if not options.image:
+        config = read_project(options, world)
+        check_task(options, config.predict, config.train)
+        model = read_model_source(options, config, world)
+        if model.document is not None:
+            job = fill_job(job, model.document, world)
+    try:
+        engine = open_engine(options, world)
+    except EngineAbsent:
+        if model is None:
+            raise
+        return predict_in_process(job, model, variables, world)
+    with engine:
+        runnable, document = open_runnable(engine, model, options, variables, world)
+        label = runnable.label
+        check_task(options, label.get("predict") or label.get("run") or "", label.get("train") or "")
+        if model is None or document != model.document:
+            job = fill_job(job, document, world)
+        return predict_in_container(engine, job, runnable, world)
+
+
+def predict_in_container(engine: Engine, job: Job, runnable: Runnable, world: World) -> int:
+    """Run a job in a container, once more where that needs another plan; return the exit code."""
+    make = plan_maker(engine, job.options, runnable, world)
+    if job.options.dry_run:
+        shown = render_plan(make(), str(engine.address), runnable.variables, input=show_inputs(job))
+        world.console.result(shown.encode())
+        return 0
+    overlapping = int((runnable.label.get("concurrency") or {}).get("max") or 1) > 1
+
+    def run(plan: Plan) -> int:
+        if is_training(job.options):
+            warn_of_copy(plan, world.console)
+        return run_job(job, lambda lane: ContainerHost(engine, plan, lane, world.loop, world.console),
+                       Run(plan.name, plan.token, plan.ports), world, overlapping=overlapping)
+
+    return run_planned(make, run, world.console)
+
+
+def predict_in_process(job: Job, model: Model, variables: Mapping[str, str], world: World) -> int:
+    """Run a job in a virtual environment on this machine, once more with other ports if need be; the exit code."""
+    options, console = job.options, world.console
+    config, document = here(model, options, world)
+    if document != model.document:
+        job = fill_job(job, document, world)
+    if options.dry_run:
+        console.result(render_json({"engine": "none", "folder": config.project, "python": config.python_version,
+                                    "input": show_inputs(job)}))
+        return 0
+
+    def attempt() -> int:
+        run = make_run(pick_free_ports(int.from_bytes(os.urandom(2), "big")))
+        plan = prepare_process(options, config, document, run, variables, world)
+        return run_job(job, lambda lane: ProcessHost(plan, lane, world.loop, console), run, world,
+                       overlapping=config.concurrency_max > 1)
+
+    try:
+        return attempt()
+    except LanePortTaken as error:
+        console.debug(str(error))
+        return attempt()
+
+
+def make_url_host(options: Options, world: World) -> UrlHost:
+    """The host for --url and --token-env. Raises UsageError."""
+    endpoint = parse_endpoint(options.url)
+    token = read_token(options.token_env, world.environ) if options.token_env else ""
+    if token and endpoint.scheme == "http" and not is_loopback(endpoint.host):
+        world.console.warn(f"the token is sent to {endpoint.host} without TLS, for all on the way to read")
+    return UrlHost(endpoint, token, Web(world.loop, world.console, world.environ, world.cwd))
+
+
+def run_job(job: Job, make_host: Callable[[Lane], Host], run: Run, world: World, *, overlapping: bool) -> int:
     """Start the model, run the job, write its result; return the exit code.
 
     `overlapping`: the model may be ready while a prediction runs.
@@ -15036,16 +15070,17 @@ def run_job(job: Job, make_host: Callable[[Lane], Host], name: str, token: str, 
     console = world.console
     with contextlib.ExitStack() as stack:
         progress = Progress(console.log)
-        store = stack.enter_context(contextlib.closing(make_store(job, console, name)))
-        lane = Lane(token, lane_port, on_upload=lambda *upload: store.open_upload(*upload), on_webhook=progress.hook,
+        store = stack.enter_context(contextlib.closing(make_store(job, console, run.name)))
+        lane = Lane(run.token, run.ports.lane, on_upload=lambda *upload: store.open_upload(*upload),
+                    on_webhook=progress.hook,
                     json_reader=lambda: HookReader(SpillReader(lambda mime: store.open_blob(mime)), progress.logs))
         host = make_host(lane)
         stack.callback(host.close)
         host.start()
         wait_for_setup(host, job.options.setup_timeout, console)
         if job.document is None:
-            job = ask_schema(host, job, reader, world)
-            store = stack.enter_context(contextlib.closing(make_store(job, console, name)))
+            job = ask_schema(host, job, world)
+            store = stack.enter_context(contextlib.closing(make_store(job, console, run.name)))
         store.fetch = host.fetch
         live = LiveText(console) if job.result.live else None
         progress.show = live.feed if live is not None else None
@@ -15064,7 +15099,7 @@ def run_job(job: Job, make_host: Callable[[Lane], Host], name: str, token: str, 
 
 def make_store(job: Job, console: Console, name: str) -> OutputStore:
     """The store for the job's result."""
-    schema = output_schema(job.document, training=is_training(job.options)) if job.document else None
+    schema = output_schema(job.document, training=is_training(job.options))
     return OutputStore(job.result, schema, console, name)
 
 
@@ -15078,13 +15113,13 @@ def read_document(host: Host) -> JSON | None:
     return document if answer.status == 200 else None
 
 
-def ask_schema(host: Host, job: Job, reader: Reader, world: World) -> Job:
+def ask_schema(host: Host, job: Job, world: World) -> Job:
     """The job, read again with the schema of the running model, if it has one. Raises InputError."""
     document = read_document(host)
     if document is None:
         world.console.debug("the model has no schema: its inputs are not checked")
         return job
-    return fill_job(job, document, reader, world)
+    return fill_job(job, document, world)
 
 
 def training_path(host: Host) -> str:
@@ -15106,6 +15141,9 @@ def make_request(host: Host, job: Job, lane: Lane, overlapping: bool) -> Request
                    noun=job.result.noun)
 
 
+# -- commands in the model's environment
+
+
 def cmd_exec(options: Options, world: World) -> int:
     """Run a command in the environment of the model in this folder; return its exit code."""
     if options.as_run:
@@ -15114,10 +15152,10 @@ def cmd_exec(options: Options, world: World) -> int:
     config = read_project(options, world)
     try:
         try:
-            address = find_address(options.engine, world.environ, world.home)
+            engine = open_engine(options, world)
         except EngineAbsent:
             return exec_in_process(options, config, variables, world)
-        with connect_engine(address, world.console, world.environ) as engine:
+        with engine:
             return exec_in_container(engine, options, config, variables, world)
     except (UsageError, ExecFailed):
         raise
@@ -15133,10 +15171,11 @@ def is_foreground(terminal: int) -> bool:
         return True  # not our controlling terminal, so that it stops nobody
 
 
-def exec_in_container(engine: Engine, options: Options, config: Config, variables: Mapping[str, str],
+def exec_in_container(engine: Engine, options: Options, config: Config, variables: dict[str, str],
                       world: World) -> int:
     """Run a command in the image of the model in this folder; return its exit code."""
     import contextlib
+    import functools
 
     console, stdin = world.console, world.stdin.fileno()
     image = find_development_image(engine, config, options, world)
@@ -15144,11 +15183,8 @@ def exec_in_container(engine: Engine, options: Options, config: Config, variable
     if os.isatty(stdin) and not is_foreground(stdin):
         stdin = os.open(os.devnull, os.O_RDONLY)  # the terminal is somebody else's, who would stop us at a read
     terminal = Terminal(stdin) if os.isatty(stdin) and os.isatty(1) else None
-
-    def make() -> Plan:
-        return plan_exec(options, image, config_json(config), project, name=f"cog-{os.urandom(6).hex()}",
-                         variables=variables, environ=world.environ, cwd=world.cwd, podman=engine.is_podman,
-                         terminal=terminal.size() if terminal else None)
+    make = plan_maker(engine, options, Runnable("", image, config_json(config), variables, project), world,
+                      functools.partial(plan_exec, terminal=terminal.size() if terminal else None))
 
     def run(plan: Plan) -> int:
         warn_of_copy(plan, console)
@@ -15188,27 +15224,26 @@ def exec_in_process(options: Options, config: Config, variables: Mapping[str, st
         raise NotExecutable(f"{word} cannot be run: {error.strerror}") from error
 
 
+# -- serving
+
+
 def cmd_serve(options: Options, world: World) -> int:
     """Serve an image, or the model in this folder, until it ends; return the exit code."""
     variables = read_variables(options, world)
-    source = None if options.image else read_model_source(options, read_project(options, world), world)
+    model = None if options.image else read_model_source(options, read_project(options, world), world)
     try:
-        address = find_address(options.engine, world.environ, world.home)
+        engine = open_engine(options, world)
     except EngineAbsent:
-        if source is None:
+        if model is None:
             raise
-        return serve_in_process(options, source, variables, world)
-    with connect_engine(address, world.console, world.environ) as engine:
+        return serve_in_process(options, model, variables, world)
+    with engine:
         if is_engine_here(engine):
             options = options._replace(port=claim_port(options.host, options.port))
         elif not engine.host_is_local:
-            world.console.warn(f"the port is published on {address.host}, where the engine runs")
-        if source is not None:
-            source, image, project = open_project(engine, source, options, world)
-            return serve_in_container(engine, options, image, config_json(source.config), project, variables, world)
-        options, image = open_image(engine, options, world)
-        label = model_label(image.get("Config") or {})
-        return serve_in_container(engine, options, image, label, None, variables, world)
+            world.console.warn(f"the port is published on {engine.address.host}, where the engine runs")
+        runnable, _ = open_runnable(engine, model, options, variables, world)
+        return serve_in_container(engine, options, runnable, world)
 
 
 def is_engine_here(engine: Engine) -> bool:
@@ -15224,16 +15259,15 @@ def serve_in_process(options: Options, model: Model, variables: Mapping[str, str
         world.console.result(render_json({"engine": "none", "folder": config.project, "python": config.python_version,
                                           "url": render_url(options.host, options.port)}))
         return 0
-    plan = prepare_process(options, config, document, Ports(options.port, 0), "", variables, world)
+    plan = prepare_process(options, config, document, make_run(Ports(options.port, 0)), variables, world)
     return serve_model(ProcessHost(plan, None, world.loop, world.console), options, world)
 
 
-def serve_in_container(engine: Engine, options: Options, image: JSON, label: JSON, project: Project | None,
-                       variables: Mapping[str, str], world: World) -> int:
+def serve_in_container(engine: Engine, options: Options, runnable: Runnable, world: World) -> int:
     """Serve a model in a container; return the exit code. Raises UsageError: the port is taken."""
-    make = plan_maker(engine, options, image, label, project, variables, world)
+    make = plan_maker(engine, options, runnable, world)
     if options.dry_run:
-        world.console.result(render_plan(make(), str(engine.address), variables).encode())
+        world.console.result(render_plan(make(), str(engine.address), runnable.variables).encode())
         return 0
 
     def run(plan: Plan) -> int:
@@ -15282,6 +15316,9 @@ def serve_model(host: Host, options: Options, world: World) -> int:
     if host.exit_status != 0:
         raise ModelGone(f"the model is gone: {ended}")
     return 0
+
+
+# -- building
 
 
 def cmd_debug(options: Options, world: World) -> int:
@@ -15413,16 +15450,6 @@ def read_rules(project: str) -> IgnoreRules:
     return parse_ignore(read_text(path)) if os.path.isfile(path) else IgnoreRules()
 
 
-def read_build_context(files: Mapping[str, bytes], config: Config, weights: Collection[str],
-                       warn: Callable[[str], None], note: Callable[[bytes], object]) -> Iterator[bytes]:
-    """A project as its image gets it, with files of our making, as a tar. Raises UsageError: a bad .dockerignore."""
-    if weights:
-        files = {name if name.startswith(BUILD_FOLDER) else PROJECT_FOLDER + name: data
-                 for name, data in files.items()}
-    return read_context(config.project, read_rules(config.project), extra_files=files, weights=weights, warn=warn,
-                        note=note)
-
-
 def check_ignore(project: str) -> None:
     """Nothing, when .dockerignore does not name .cog, where an image has its schema. Raises UsageError: it does."""
     path = os.path.join(project, ".dockerignore")
@@ -15433,6 +15460,16 @@ def check_ignore(project: str) -> None:
 
 
 DIGEST_LABEL = "cog.pyz.build"  # the label whose value is the hash of all that decided an image
+
+
+def read_build_context(files: Mapping[str, bytes], config: Config, weights: Collection[str],
+                       warn: Callable[[str], None], note: Callable[[bytes], object]) -> Iterator[bytes]:
+    """A project as its image gets it, with files of our making, as a tar. Raises UsageError: a bad .dockerignore."""
+    if weights:
+        files = {name if name.startswith(BUILD_FOLDER) else PROJECT_FOLDER + name: data
+                 for name, data in files.items()}
+    return read_context(config.project, read_rules(config.project), extra_files=files, weights=weights, warn=warn,
+                        note=note)
 
 
 def find_built(engine: Engine, name: str, labels: Mapping[str, str], files: Mapping[str, bytes], config: Config,
@@ -15486,12 +15523,11 @@ def cmd_build(options: Options, world: World) -> int:
         if getattr(options, flag):
             world.console.warn(f"{FLAGS[flag][0]} does nothing yet")
     given = [text if "=" in text else f"{text}={world.environ.get(text)}" for text in options.build_arg]
-    address = find_address(options.engine, world.environ, world.home)
-    with connect_engine(address, world.console, world.environ) as engine:
+    with open_engine(options, world) as engine:
         world.console.info(f"Building Docker image from environment in {config.file_name} as {names[0]}...")
         bases = [pull_base(engine, base, options, world) for base in list_base_images(config, settings)]
         if model.needs_python:
-            model, _, _ = open_project(engine, model, options._replace(no_cache=False), world)
+            _, model = open_project(engine, model, options._replace(no_cache=False), world)
         config, document = settle_model(model, world)
         schema = render_compact(document)
         files = build_files(config, settings, lambda name: read_bytes(os.path.join(config.project, name)))
@@ -15513,6 +15549,9 @@ def cmd_build(options: Options, world: World) -> int:
     if options.quiet:
         world.console.result(f"{image}\n".encode())
     return 0
+
+
+# -- a first model
 
 
 FIRST_MODEL = {  # what `init` makes, by file name
@@ -15590,6 +15629,9 @@ def cmd_init(options: Options, world: World) -> int:
             raise OutputError(f"{path} cannot be written: {error.strerror}") from error
     world.console.info("Try it: cog.pyz predict -i name=you")
     return 0
+
+
+# -- what a model takes and gives
 
 
 def describe_type(fragment: JSON) -> str:
@@ -15680,14 +15722,13 @@ def inspect_source(options: Options, world: World) -> JSON:
 
 def inspect_image(options: Options, world: World) -> JSON:
     """What the labels of an image say; null stands for what they do not. Raises CogError."""
-    address = find_address(options.engine, world.environ, world.home)
-    with connect_engine(address, world.console, world.environ) as engine:
-        options, image = open_image(engine, options, world)
+    with open_engine(options, world) as engine:
+        name, image = open_image(engine, options, world)
     config = model_label(image.get("Config") or {})
     labels, build = image["Config"]["Labels"], config.get("build") or {}
     freeze = labels.get("run.cog.pip_freeze")
     return {
-        "image": options.image, "schema": image_document(image), "config": config,
+        "image": name, "schema": image_document(image), "config": config,
         "base_image": labels.get("run.cog.cog-base-image-name"), "system_packages": build.get("system_packages") or [],
         "requirements": build.get("python_packages") or (None if build.get("python_requirements") else []),
         "runtime": None, "run": build.get("run") or [],
@@ -15709,14 +15750,12 @@ def inspect_url(options: Options, world: World) -> JSON:
 
 def cmd_inspect(options: Options, world: World) -> int:
     """Show the inputs and output of an image, of the model in this folder, or of one that runs; return 0."""
-    import json
-
     if options.url:
         found = inspect_url(options, world)
     else:
         found = inspect_image(options, world) if options.image else inspect_source(options, world)
     if options.as_json:
-        world.console.result(json.dumps(found, indent=2, ensure_ascii=False).encode() + b"\n")
+        world.console.result(render_json(found))
         return 0
     if found["schema"] is None:
         if options.url:
@@ -15730,6 +15769,9 @@ COMMANDS: dict[str, Callable[[Options, World], int]] = {
     "predict": cmd_predict, "run": cmd_predict, "train": cmd_predict, "serve": cmd_serve, "build": cmd_build,
     "debug": cmd_debug, "init": cmd_init, "inspect": cmd_inspect, "exec": cmd_exec,
 }
+
+
+# -- the process
 
 
 def die_by(number: int) -> int:

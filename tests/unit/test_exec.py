@@ -22,8 +22,10 @@ IMAGE = {"Id": "sha256:1", "Config": {"Cmd": ["python", "-m", "cog.server.http"]
 
 
 def plan(*arguments, terminal=None, environ=None, label=None, project=PROJECT, variables=None):
-    return cog.plan_exec(cog.parse_argv(["exec", *arguments]), IMAGE, label or {}, project, name="cog-1",
-                         variables=variables or {}, environ=environ or {}, cwd="/here", podman=False, terminal=terminal)
+    runnable = cog.Runnable("", IMAGE, label or {}, variables or {}, project)
+    run = cog.Run("cog-1", "", cog.Ports(0, 0))
+    return cog.plan_exec(cog.parse_argv(["exec", *arguments]), runnable, run, environ=environ or {}, cwd="/here",
+                         podman=False, terminal=terminal)
 
 
 @pytest.mark.parametrize("argv, env, words", [

@@ -8,6 +8,8 @@ from cogpredict import (
     Options,
     Ports,
     Project,
+    Run,
+    Runnable,
     UsageError,
     claim_port,
     model_label,
@@ -28,9 +30,10 @@ DEFAULT = Options(image="m")
 
 
 def make(options=DEFAULT, image=IMAGE, **how):
-    given = {"name": "cog-1", "token": "t0k", "ports": Ports(5000, 20000), "variables": {}, "environ": {},
-             "cwd": "/here", "podman": False, **how}
-    return plan_container(options, image, model_label(image["Config"]), **given)
+    runnable = Runnable(options.image, image, model_label(image["Config"]), how.pop("variables", {}),
+                        how.pop("project", None))
+    run = Run("cog-1", "t0k", how.pop("ports", Ports(5000, 20000)))
+    return plan_container(options, runnable, run, **{"environ": {}, "cwd": "/here", "podman": False, **how})
 
 
 def test_the_server_is_told_where_files_go():

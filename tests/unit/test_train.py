@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import cogpredict
-from cogpredict import Options, Ports, UsageError, check_task, parse_argv, plan_container, plan_result
+from cogpredict import Options, Ports, Run, Runnable, UsageError, check_task, parse_argv, plan_container, plan_result
 
 TRAIN = Options(command="train", image="m")
 DOCUMENT = {"components": {"schemas": {
@@ -19,8 +19,8 @@ DOCUMENT = {"components": {"schemas": {
 
 def plan(options, command):
     image = {"Id": "i", "Config": {"Cmd": command}}
-    return plan_container(options, image, {}, name="n", token="t", ports=Ports(5000, 20000), variables={}, environ={},
-                          cwd="/", podman=False)
+    run = Run("n", "t", Ports(5000, 20000))
+    return plan_container(options, Runnable("m", image, {}, {}), run, environ={}, cwd="/", podman=False)
 
 
 @pytest.fixture
