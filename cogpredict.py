@@ -4563,8 +4563,7 @@ def find_text_faults(name: str, value: str, fragment: JSON) -> Iterator[Fault]:
 
 def find_name_faults(names: Iterable[str], schema: InputSchema | None) -> list[Fault]:
     """One fault for all names that the model does not know."""
-    unknown = [name for name in names if schema is not None and name not in schema.properties]
-    if not unknown or schema is None:
+    if schema is None or not (unknown := [name for name in names if name not in schema.properties]):
         return []
     import difflib
 
@@ -4577,9 +4576,11 @@ def find_name_faults(names: Iterable[str], schema: InputSchema | None) -> list[F
 
 def find_value_faults(values: JSON, schema: InputSchema | None, skipped: Collection[str] = ()) -> list[Fault]:
     """What the schema has against the inputs that it knows, in its order, and what is missing."""
+    if schema is None:
+        return []
     faults: list[Fault] = []
-    for name, fragment in schema.properties.items() if schema is not None else ():
-        if name in skipped or schema is None:
+    for name, fragment in schema.properties.items():
+        if name in skipped:
             continue
         if name in values:
             faults += find_faults(name, values[name], fragment, schema.strict_null)
@@ -4687,9 +4688,7 @@ class InputParser:
 
     def fragment(self, name: str) -> JSON | None:
         """The schema of an input; {} when there is no schema, None when there is no such input."""
-        if self._schema is None:
-            return {}
-        return self._schema.properties.get(name)
+        return self._schema.properties.get(name) if self._schema is not None else {}
 
     def from_text(self, name: str, text: str, fragment: JSON) -> Value:
         """The value of one `-i NAME=TEXT`."""
@@ -5588,6 +5587,8 @@ def read_context(folder: str, rules: IgnoreRules, *, extra_files: Mapping[str, b
     Raises UsageError: a file cannot be read.
     """
     extra = dict(extra_files or {})
+    if weights:
+        extra = {name if name.startswith(BUILD_FOLDER) else PROJECT_FOLDER + name: data for name, data in extra.items()}
     parts, size = [render_extra_files(extra)] if extra else [], 0
     if note:
         note(b"".join(parts))
@@ -5604,6 +5605,21 @@ def read_context(folder: str, rules: IgnoreRules, *, extra_files: Mapping[str, b
                 parts.clear()
                 size = 0
     yield b"".join([*parts, TAR_END])
+
+
+def read_rules(project: str) -> IgnoreRules:
+    """The rules of a project's .dockerignore. Raises UsageError: it cannot be read."""
+    path = os.path.join(project, ".dockerignore")
+    return parse_ignore(read_text(path)) if os.path.isfile(path) else IgnoreRules()
+
+
+def check_ignore(project: str) -> None:
+    """Nothing, when .dockerignore does not name .cog, where an image has its schema. Raises UsageError: it does."""
+    path = os.path.join(project, ".dockerignore")
+    lines = read_text(path).splitlines() if os.path.isfile(path) else []
+    if any(line.strip().strip("/") == ".cog" for line in lines):
+        raise UsageError("The .cog tmp path cannot be ignored by docker in .dockerignore",
+                         hint="leave the line out; all else in .cog stays out of the image anyway")
 
 
 def is_weight(path: str, size: int) -> bool:
@@ -6065,24 +6081,15 @@ def check_flags(options: Options, cwd: str) -> None:
         parse_publish(port)
 
 
-def model_command(config: JSON) -> list[str]:
-    """The whole command of an image's Config: entrypoint and Cmd."""
-    return list(config.get("Entrypoint") or []) + list(config.get("Cmd") or [])
-
-
 def helper_interpreters(config: JSON) -> tuple[str, ...]:
     """Pythons to try for the helper: the one that the image's command names, then the usual names.
 
     >>> helper_interpreters({"Cmd": ["/opt/env/bin/python3.9", "-m", "cog.server.http"]})
     ('/opt/env/bin/python3.9', 'python', 'python3')
     """
-    named = [word for word in model_command(config) if os.path.basename(word).startswith("python")]
+    command = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
+    named = [word for word in command if os.path.basename(word).startswith("python")]
     return tuple(dict.fromkeys([*named[:1], "python", "python3"]))
-
-
-def takes_uploads(config: JSON) -> bool:
-    """Whether the image's Cmd ends in `-m cog.server.http`, so that --upload-url can be appended."""
-    return (config.get("Cmd") or [])[-2:] == SERVER
 
 
 def model_label(config: JSON) -> JSON:
@@ -6121,8 +6128,10 @@ def plan_container(options: Options, runnable: Runnable, run: Run, *, environ: M
     env = server_environment(inherited, runnable.environment, environ, ports.model, debug=options.debug,
                              serving=is_serving(options))
     plan = plan_bare(options, runnable, run, env, cwd=cwd, podman=podman)
-    if takes_uploads(config) or is_training(options):
-        server = config["Cmd"] if takes_uploads(config) else ["python", *SERVER]
+    command = config.get("Cmd") or []
+    is_server = command[-2:] == SERVER  # which takes flags
+    if is_server or is_training(options):
+        server = command if is_server else ["python", *SERVER]
         lane = f"http://127.0.0.1:{ports.lane}/{run.token}/up"
         plan.body["Cmd"] = [*server, *server_mode(options), *upload_flag(options, lane)]
     elif options.upload_url:
@@ -6224,6 +6233,56 @@ def development_image(project: str, digest: str) -> str:
     name = "".join(char for char in name if char in "abcdefghijklmnopqrstuvwxyz0123456789-")[:26].strip("-")
     name = name[4:] if name.startswith("cog-") else name
     return f"cog-{name or 'model'}:dev-{digest[:12]}"
+
+
+def render_compact(document: JSON) -> str:
+    """A JSON object as text without spaces, as labels and queries have it."""
+    import json
+
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+
+
+def is_quiet(options: Options) -> bool:
+    """Whether a build shows nothing but its failure."""
+    return options.quiet or options.progress == "quiet"
+
+
+def build_query(options: Options, environ: Mapping[str, str]) -> dict[str, str]:
+    """The query of a build that its flags and this machine's proxies decide."""
+    arguments = {key: environ[key] for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+                 for key in (name, name.upper()) if environ.get(key)}
+    for argument in options.build_arg:
+        name, equals, value = argument.partition("=")
+        if not name:
+            raise UsageError(f"--build-arg {argument!r} has no name", hint="--build-arg NAME=VALUE")
+        if equals or name in environ:
+            arguments[name] = value if equals else environ[name]
+    query = {"dockerfile": f"{BUILD_FOLDER}/Dockerfile", "buildargs": render_compact(arguments)}
+    if options.platform:
+        query["platform"] = options.platform
+    if options.no_cache:
+        query["nocache"] = "1"
+    return query
+
+
+def add_labels(labels: Mapping[str, str], query: Mapping[str, str], dockerfile: bytes, *,
+               podman: bool) -> tuple[dict[str, str], bytes]:
+    r"""The query of a build and its Dockerfile, with labels for the image.
+
+    Podman's builder takes a $ in a label of the query for a variable, and loses line ends; in an argument it does not.
+
+    >>> add_labels({"a": "$1"}, {"t": "x"}, b"FROM y\n", podman=True)[1]
+    b'FROM y\nARG COG_LABEL_0\nLABEL a="$COG_LABEL_0"\n'
+    """
+    import json
+
+    if not podman:
+        return {**query, "labels": render_compact(dict(labels))}, dockerfile
+    arguments = json.loads(query.get("buildargs", "{}"))
+    for number, (name, value) in enumerate(labels.items()):
+        arguments[f"COG_LABEL_{number}"] = value
+        dockerfile += f'ARG COG_LABEL_{number}\nLABEL {name}="$COG_LABEL_{number}"\n'.encode()
+    return {**query, "buildargs": render_compact(arguments)}, dockerfile
 
 
 def build_digest(files: Mapping[str, bytes], *words: str) -> str:
@@ -13327,8 +13386,10 @@ def wait_for_setup(host: Host, limit: float, console: Console) -> None:
         said, ended = last_line(bytes(host.log_tail)), host.ended()
         if host.lost:
             raise ModelGone(f"the model was lost during its setup: {ended}")
+        foreign = "exec format error" in said.lower()
         raise SetupFailed(f"setup failed: {ended}" + (f"; last log line: {said}" if said else ""),
-                          hint=exit_hint(said))
+                          hint="the image is for another platform than this engine; --platform names the one to pull"
+                          if foreign else "")
     if host.health == "SETUP_FAILED":
         raise setup_failure(host, console)
     if host.health not in ("READY", "BUSY"):
@@ -13349,13 +13410,6 @@ def setup_failure(host: Host, console: Console) -> SetupFailed:
     return SetupFailed("Model setup failed" + (f": {said}" if said else ""))
 
 
-def exit_hint(said: str) -> str:
-    """What to do about a container that ended by itself, judged by its last words."""
-    if "exec format error" in said.lower():
-        return "the image is for another platform than this engine; --platform names the one to pull"
-    return ""
-
-
 def post_prediction(host: Host, request: Request, progress: Progress) -> None:
     """Post the prediction; its end comes to `progress` through a webhook. Raises InputError, ModelGone."""
     import json
@@ -13367,10 +13421,9 @@ def post_prediction(host: Host, request: Request, progress: Progress) -> None:
         reply = host.request("POST", request.path, body=json.dumps(body).encode(),
                              headers={"Content-Type": "application/json", "Prefer": "respond-async"})
         answer = reply.read()
-        if reply.status in (409, 503) and time.monotonic() < give_up and not host.gone:
-            host.wait(lambda: host.gone, time.monotonic() + host.patience)
-            continue
-        break
+        if reply.status not in (409, 503) or time.monotonic() >= give_up or host.gone:
+            break
+        host.wait(lambda: host.gone, time.monotonic() + host.patience)
     if reply.status not in (200, 201, 202):
         raise refusal(request, reply.status, answer)
     if reply.status == 200:
@@ -13765,30 +13818,33 @@ def split_extension(name: str) -> tuple[str, str]:
     return (name, "") if extension in ("", ".") or extension[1:].isdigit() else (stem, extension)
 
 
-def plan_output(output_flag: str, *, as_json: bool, schema: JSON | None, cwd: str, home: str,
-                default: str = "output") -> OutputPlan:
+def plan_output(output_flag: str, *, as_json: bool, schema: JSON | None, cwd: str, home: str) -> OutputPlan:
     """Where the result will go. `schema` is the plain output schema, None when it is not known yet.
 
     Raises OutputError: no such folder, not writable; UsageError: several files for stdout.
     """
     flag = output_flag[1:] if output_flag.startswith("@") else output_flag
-    live = is_text_stream(schema) and not as_json and flag in ("", "-")
     if flag in ("", "-"):
         raw = flag == "-" and not as_json and (schema is None or is_file(schema))
-        if flag == "-" and not as_json and schema is not None and holds_files(schema) and not raw:
-            raise UsageError("the model returns several files, and -o - has room for one", hint="-o NAME, or --json")
         if schema is not None and holds_files(schema) and not raw:
-            check_default_name(cwd, default)
+            if flag == "-" and not as_json:
+                raise UsageError("the model returns several files, and -o - has room for one",
+                                 hint="-o NAME, or --json")
+            if os.path.isdir(os.path.join(cwd, "output")):
+                raise OutputError('Default output name "output" conflicts with directory, provide --output',
+                                  hint="-o output/ writes into it")
             check_folder(cwd, cwd)
-        return OutputPlan(cwd, "", default, "", raw=raw, as_json=as_json, live=live)
+        return OutputPlan(cwd, "", "output", "", raw=raw, as_json=as_json, live=is_text_stream(schema) and not as_json)
     if flag == "~" or flag.startswith("~/"):
         flag = home + flag[1:]
     path = os.path.join(cwd, flag)
     if os.path.isdir(path):
         check_folder(path, flag)
-        return OutputPlan(path, os.path.join(flag, ""), default, "", default + ".json" * as_json, as_json=as_json)
+        return OutputPlan(path, os.path.join(flag, ""), "output", "", "output.json" if as_json else "", as_json=as_json)
     if os.path.exists(path) and not os.path.isfile(path):
-        return plan_special(path, cwd, default, as_json=as_json)
+        if not os.access(path, os.W_OK):
+            raise OutputError(f"Output path is not writable: {path}")
+        return OutputPlan(cwd, "", "output", "", path, special=path, as_json=as_json)
     folder, name = os.path.split(path)
     check_folder(folder, os.path.dirname(flag) or ".")
     stem, extension = split_extension(name)
@@ -13797,26 +13853,12 @@ def plan_output(output_flag: str, *, as_json: bool, schema: JSON | None, cwd: st
                       warning=f"--output value does not have a .json suffix: {name}" if odd else "")
 
 
-def plan_special(path: str, folder: str, default: str, *, as_json: bool) -> OutputPlan:
-    """Where the result goes when -o names a device or a pipe. Raises OutputError."""
-    if not os.access(path, os.W_OK):
-        raise OutputError(f"Output path is not writable: {path}")
-    return OutputPlan(folder, "", default, "", path, special=path, as_json=as_json)
-
-
 def check_folder(folder: str, shown: str) -> None:
     """Nothing, when files can be made in a folder. Raises OutputError."""
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
         missing = not os.path.exists(folder)
         raise OutputError(f"Output path is not writable: Output directory is not writable: {shown.rstrip('/') or '/'}",
                           hint="the folder does not exist; make it first" if missing else "-o PATH names another place")
-
-
-def check_default_name(folder: str, default: str) -> None:
-    """Nothing, unless a folder stands where the result goes by default. Raises OutputError."""
-    if os.path.isdir(os.path.join(folder, default)):
-        raise OutputError(f'Default output name "{default}" conflicts with directory, provide --output',
-                          hint=f"-o {default}/ writes into it")
 
 
 # Files on their way.
@@ -14052,6 +14094,11 @@ def render_json(value: Value) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
+def join_text(pieces: Iterable[Value]) -> str:
+    """A text that came in pieces; what is no text among them is shown as JSON."""
+    return "".join(piece if isinstance(piece, str) else render_json(piece).decode() for piece in pieces)
+
+
 class LiveText:
     """A text that is shown while the model writes it; one newline ends it."""
 
@@ -14061,7 +14108,7 @@ class LiveText:
     def feed(self, pieces: Sequence[Value]) -> None:
         """Show the next pieces."""
         self.count += len(pieces)
-        text = "".join(piece if isinstance(piece, str) else render_json(piece).decode() for piece in pieces)
+        text = join_text(pieces)
         if text:
             self._console.result(text.encode("utf-8", "replace"))
 
@@ -14070,6 +14117,83 @@ class LiveText:
         if not self._ended:
             self._ended = True
             self._console.result(b"\n")
+
+
+# A model's inputs and output, for people.
+
+
+def describe_type(fragment: JSON) -> str:
+    """The type of an input or output, for people.
+
+    >>> describe_type({"type": "array", "items": {"type": "string", "format": "uri"}})
+    'list of file'
+    """
+    if is_text_stream(fragment):
+        return "string, in pieces"
+    if "anyOf" in fragment:
+        return " or ".join(dict.fromkeys(describe_type(member) for member in fragment["anyOf"]))
+    if fragment.get("type") == "array":
+        return f"list of {describe_type(array_items(fragment))}"
+    if fragment.get("type") == "object" and fragment.get("properties"):
+        parts = [f"{name}: {describe_type(part)}" for name, part in fragment["properties"].items()]
+        return "{" + ", ".join(parts) + "}"
+    return "secret" if is_secret(fragment) else "file" if is_file(fragment) else str(fragment.get("type") or "any")
+
+
+def describe_limits(fragment: JSON) -> str:
+    """What a schema asks of a value beside its type and choices, for people.
+
+    >>> describe_limits({"minimum": 1, "maximum": 10}), describe_limits({"maxLength": 5, "pattern": "^a"})
+    ('1 to 10', 'at most 5 characters, matches ^a')
+    """
+    parts = []
+    for low, high, unit in (("minimum", "maximum", ""), ("minLength", "maxLength", " characters")):
+        ends = [fragment[key] for key in (low, high) if key in fragment]
+        shown = [str(int(end) if isinstance(end, float) and end.is_integer() else end) for end in ends]
+        words = "" if len(shown) == 2 else "at least " if low in fragment else "at most "
+        parts += [words + " to ".join(shown) + unit] if shown else []
+    return ", ".join([*parts, *([f"matches {fragment['pattern']}"] if "pattern" in fragment else [])])
+
+
+WIDE_CELL = 48
+
+
+def render_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text in columns, without the columns that are empty; each cell on one line. A long cell
+    moves what follows it in its row, not the whole column.
+
+    >>> print(render_table(("A", "B", "C"), [("one", "", "x"), ("three", "", "y")]), end="")
+    A      C
+    one    x
+    three  y
+    """
+    plain = [[" ".join(cell.split()) for cell in row] for row in rows]
+    kept = [at for at in range(len(head)) if any(row[at] for row in plain)]
+    lines = [[head[at] for at in kept], *([row[at] for at in kept] for row in plain)]
+    widths = [max(len(cell) for cell in column if len(cell) <= WIDE_CELL) for column in zip(*lines)]
+    return "".join("  ".join(map(str.ljust, line, widths)).rstrip() + "\n" for line in lines)
+
+
+def render_signature(document: JSON) -> str:
+    """A model's inputs as a table, and its output."""
+    import json
+
+    schema = input_schema(document)
+    training = schema is None
+    schema, output = schema or input_schema(document, training=True), output_schema(document, training=training)
+    if schema is None:
+        raise UsageError("the schema has no inputs", hint="--json shows the whole of it")
+    raw = find_schemas(document)["TrainingInput" if training else "Input"]["properties"]
+    rows = []
+    for name, fragment in schema.properties.items():
+        given = raw[name] if isinstance(raw[name], dict) else {}
+        default = json.dumps(given["default"], ensure_ascii=False) if given.get("default") is not None else ""
+        choices = ", ".join(str(choice) or '""' for choice in fragment.get("enum", ()))
+        rows.append((name, describe_type(fragment), "(required)" if name in schema.required else default,
+                     describe_limits(fragment), choices, str(given.get("description") or "")))
+    head = ("INPUT", "TYPE", "DEFAULT", "LIMITS", "CHOICES", "DESCRIPTION")
+    table = render_table(head, rows) if rows else "The model takes no inputs.\n"
+    return f"{table}\nOUTPUT  {describe_type(output or {})}\n"
 
 
 # The result.
@@ -14282,7 +14406,7 @@ class OutputStore:
             return
         value = self._save(value)
         if is_text_stream(schema) and isinstance(value, list):
-            value = "".join(piece if isinstance(piece, str) else render_json(piece).decode() for piece in value)
+            value = join_text(value)
         kinds = allowed_kinds(schema or {})
         if isinstance(value, str) and (is_text_stream(schema) or not kinds or "string" in kinds):
             self._write(value.encode("utf-8", "replace") + b"\n" * (not plan.name))
@@ -14523,11 +14647,6 @@ def settle_model(model: Model, world: World) -> tuple[Config, JSON]:
     return model.config, model.document
 
 
-def read_model(options: Options, config: Config, world: World) -> tuple[Config, JSON]:
-    """A config with what the source says, and the schema of its model. Raises SchemaError, UsageError."""
-    return settle_model(read_model_source(options, config, world), world)
-
-
 def reader_order(options: Options, config: Config, project: str) -> str:
     """What the reader on a model's own Python is told; `project` is the folder there. Raises ConfigError."""
     import hashlib
@@ -14744,61 +14863,11 @@ def build_project(engine: Engine, name: str, files: Mapping[str, bytes], setting
                   options: Options, world: World) -> None:
     """Build the image of a project's environment; the project itself is not part of it. Raises BuildFailed."""
     path = f"{BUILD_FOLDER}/Dockerfile"
-    query, dockerfile = add_labels({PROJECT_LABEL: config.project}, {**build_query(options, world), "t": name},
+    query, dockerfile = add_labels({PROJECT_LABEL: config.project}, {**build_query(options, world.environ), "t": name},
                                    files[path], podman=engine.is_podman)
     context = [render_extra_files({**files, path: dockerfile}) + TAR_END]
     secrets = {PIP_SECRET: settings.pip_conf.encode} if settings.pip_conf else None
     build_image(engine, world.console, query=query, context=context, secrets=secrets, quiet=is_quiet(options))
-
-
-def add_labels(labels: Mapping[str, str], query: Mapping[str, str], dockerfile: bytes, *,
-               podman: bool) -> tuple[dict[str, str], bytes]:
-    r"""The query of a build and its Dockerfile, with labels for the image.
-
-    Podman's builder takes a $ in a label of the query for a variable, and loses line ends; in an argument it does not.
-
-    >>> add_labels({"a": "$1"}, {"t": "x"}, b"FROM y\n", podman=True)[1]
-    b'FROM y\nARG COG_LABEL_0\nLABEL a="$COG_LABEL_0"\n'
-    """
-    import json
-
-    if not podman:
-        return {**query, "labels": render_compact(dict(labels))}, dockerfile
-    arguments = json.loads(query.get("buildargs", "{}"))
-    for number, (name, value) in enumerate(labels.items()):
-        arguments[f"COG_LABEL_{number}"] = value
-        dockerfile += f'ARG COG_LABEL_{number}\nLABEL {name}="$COG_LABEL_{number}"\n'.encode()
-    return {**query, "buildargs": render_compact(arguments)}, dockerfile
-
-
-def is_quiet(options: Options) -> bool:
-    """Whether a build shows nothing but its failure."""
-    return options.quiet or options.progress == "quiet"
-
-
-def render_compact(document: JSON) -> str:
-    """A JSON object as text without spaces, as labels and queries have it."""
-    import json
-
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
-
-
-def build_query(options: Options, world: World) -> dict[str, str]:
-    """The query of a build that its flags and this machine's proxies decide."""
-    arguments = {key: world.environ[key] for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
-                 for key in (name, name.upper()) if world.environ.get(key)}
-    for argument in options.build_arg:
-        name, equals, value = argument.partition("=")
-        if not name:
-            raise UsageError(f"--build-arg {argument!r} has no name", hint="--build-arg NAME=VALUE")
-        if equals or name in world.environ:
-            arguments[name] = value if equals else world.environ[name]
-    query = {"dockerfile": f"{BUILD_FOLDER}/Dockerfile", "buildargs": render_compact(arguments)}
-    if options.platform:
-        query["platform"] = options.platform
-    if options.no_cache:
-        query["nocache"] = "1"
-    return query
 
 
 def open_project(engine: Engine, model: Model, options: Options, world: World) -> tuple[JSON, Model]:
@@ -15326,17 +15395,11 @@ def cmd_debug(options: Options, world: World) -> int:
     config = read_project(options, world)
     if config.predict and not config.concurrency_max:
         try:
-            concurrency = read_schema(config.predict, config.project).concurrency
-            config = config._replace(concurrency_max=concurrency if concurrency > 1 else 0)
+            config = with_concurrency(config, read_schema(config.predict, config.project).concurrency)
         except SchemaError as error:
             world.console.warn(str(error))
     world.console.result(render_dockerfile(config, read_settings(config, options, world)).encode())
     return 0
-
-
-def giver(value: bytes) -> Callable[[], bytes]:
-    """A function that returns a value, as a build asks for its secrets."""
-    return lambda: value
 
 
 def read_secret(text: str, project: str, environ: Mapping[str, str]) -> tuple[str, bytes]:
@@ -15444,67 +15507,59 @@ def label_image(engine: Engine, base: str, name: str, labels: dict[str, str], op
     return build_image(engine, world.console, query=query, context=context, quiet=True)
 
 
-def read_rules(project: str) -> IgnoreRules:
-    """The rules of a project's .dockerignore. Raises UsageError: it cannot be read."""
-    path = os.path.join(project, ".dockerignore")
-    return parse_ignore(read_text(path)) if os.path.isfile(path) else IgnoreRules()
-
-
-def check_ignore(project: str) -> None:
-    """Nothing, when .dockerignore does not name .cog, where an image has its schema. Raises UsageError: it does."""
-    path = os.path.join(project, ".dockerignore")
-    lines = read_text(path).splitlines() if os.path.isfile(path) else []
-    if any(line.strip().strip("/") == ".cog" for line in lines):
-        raise UsageError("The .cog tmp path cannot be ignored by docker in .dockerignore",
-                         hint="leave the line out; all else in .cog stays out of the image anyway")
-
-
 DIGEST_LABEL = "cog.pyz.build"  # the label whose value is the hash of all that decided an image
 
 
-def read_build_context(files: Mapping[str, bytes], config: Config, weights: Collection[str],
-                       warn: Callable[[str], None], note: Callable[[bytes], object]) -> Iterator[bytes]:
-    """A project as its image gets it, with files of our making, as a tar. Raises UsageError: a bad .dockerignore."""
-    if weights:
-        files = {name if name.startswith(BUILD_FOLDER) else PROJECT_FOLDER + name: data
-                 for name, data in files.items()}
-    return read_context(config.project, read_rules(config.project), extra_files=files, weights=weights, warn=warn,
-                        note=note)
+class Build(NamedTuple):
+    """The image of a project with its source, as it is to be built."""
+
+    name: str
+    config: Config
+    weights: Collection[str]  # files that get a layer of their own
+    files: Mapping[str, bytes]  # of our making
+    labels: dict[str, str]  # all that are known before
+    words: Sequence[str]  # what decides the image beside its context and its labels
+    secrets: Mapping[str, bytes]
+
+    def context(self, warn: Callable[[str], None], note: Callable[[bytes], object]) -> Iterator[bytes]:
+        """The project as its image gets it, as a tar. Raises UsageError: a file cannot be read."""
+        folder = self.config.project
+        return read_context(folder, read_rules(folder), extra_files=self.files, weights=self.weights, warn=warn,
+                            note=note)
 
 
-def find_built(engine: Engine, name: str, labels: Mapping[str, str], files: Mapping[str, bytes], config: Config,
-               weights: Collection[str], words: Sequence[str]) -> str:
+def find_built(engine: Engine, build: Build) -> str:
     """The id of the image of that name, if it was built from just this and has these labels; empty else."""
     import hashlib
 
-    found = engine.image_inspect(name) or {}
+    found = engine.image_inspect(build.name) or {}
     known = (found.get("Config") or {}).get("Labels") or {}
-    if DIGEST_LABEL not in known or not labels.items() <= known.items():
+    if DIGEST_LABEL not in known or not build.labels.items() <= known.items():
         return ""
-    digest = hashlib.sha256(repr(words).encode())
-    for _ in read_build_context(files, config, weights, lambda text: None, digest.update):
+    digest = hashlib.sha256(repr(build.words).encode())
+    for _ in build.context(lambda text: None, digest.update):
         pass
     return str(found["Id"]) if digest.hexdigest() == known[DIGEST_LABEL] else ""
 
 
-def build_labelled(engine: Engine, name: str, labels: Mapping[str, str], files: Mapping[str, bytes], config: Config,
-                   weights: Collection[str], words: Sequence[str], secrets: Mapping[str, bytes], options: Options,
-                   world: World) -> str:
-    """The id of the image of a project with its source, built and labelled under a name. Raises BuildFailed."""
+def build_labelled(engine: Engine, build: Build, options: Options, world: World) -> str:
+    """The id of the image of a project with its source, built and labelled under its name. Raises BuildFailed."""
+    import functools
     import hashlib
 
-    digest = hashlib.sha256(repr(words).encode())
+    digest = hashlib.sha256(repr(build.words).encode())
     run = f"cog-{os.urandom(6).hex()}"
     unlabelled = f"{run}:unlabelled"
     guardian = Guardian(lambda: engine.detached_remove(run, unlabelled), engine.descriptors())
     # With one label, so that removing it takes no step that changes files out of Podman's cache.
-    query = {**build_query(options, world), "t": unlabelled, "labels": '{"run.cog.has_init":"true"}'}
+    query = {**build_query(options, world.environ), "t": unlabelled, "labels": '{"run.cog.has_init":"true"}'}
+    secrets = {key: functools.partial(bytes, value) for key, value in build.secrets.items()}
     try:
-        build_image(engine, world.console, query=query,
-                    context=read_build_context(files, config, weights, world.console.warn, digest.update),
-                    secrets={key: giver(value) for key, value in secrets.items()}, quiet=is_quiet(options))
+        build_image(engine, world.console, query=query, secrets=secrets, quiet=is_quiet(options),
+                    context=build.context(world.console.warn, digest.update))
         world.console.info("Adding labels to image...")
-        return label_image(engine, unlabelled, name, {**labels, DIGEST_LABEL: digest.hexdigest()}, options, world)
+        labels = {**build.labels, DIGEST_LABEL: digest.hexdigest()}
+        return label_image(engine, unlabelled, build.name, labels, options, world)
     finally:
         remove_image(engine, unlabelled, world.console, prune=False)
         guardian.dismiss()
@@ -15533,14 +15588,12 @@ def cmd_build(options: Options, world: World) -> int:
         files = build_files(config, settings, lambda name: read_bytes(os.path.join(config.project, name)))
         files[".cog/openapi_schema.json"] = schema.encode()
         labels = model_labels(engine, config, schema, base_image(config, settings), world.environ)
-        words = [options.platform, *bases, *given]
-        image = "" if options.no_cache else find_built(engine, names[0], labels, files, config, settings.weights,
-                                                         words)
+        build = Build(names[0], config, settings.weights, files, labels, [options.platform, *bases, *given], secrets)
+        image = "" if options.no_cache else find_built(engine, build)
         if image:
             world.console.info("Nothing has changed since it was built")
         else:
-            image = build_labelled(engine, names[0], labels, files, config, settings.weights, words, secrets, options,
-                                   world)
+            image = build_labelled(engine, build, options, world)
         for name in names[1:]:
             reference = parse_reference(name)
             engine.image_tag(names[0], reference.familiar(), reference.tag)
@@ -15634,83 +15687,9 @@ def cmd_init(options: Options, world: World) -> int:
 # -- what a model takes and gives
 
 
-def describe_type(fragment: JSON) -> str:
-    """The type of an input or output, for people.
-
-    >>> describe_type({"type": "array", "items": {"type": "string", "format": "uri"}})
-    'list of file'
-    """
-    if is_text_stream(fragment):
-        return "string, in pieces"
-    if "anyOf" in fragment:
-        return " or ".join(dict.fromkeys(describe_type(member) for member in fragment["anyOf"]))
-    if fragment.get("type") == "array":
-        return f"list of {describe_type(array_items(fragment))}"
-    if fragment.get("type") == "object" and fragment.get("properties"):
-        parts = [f"{name}: {describe_type(part)}" for name, part in fragment["properties"].items()]
-        return "{" + ", ".join(parts) + "}"
-    return "secret" if is_secret(fragment) else "file" if is_file(fragment) else str(fragment.get("type") or "any")
-
-
-def describe_limits(fragment: JSON) -> str:
-    """What a schema asks of a value beside its type and choices, for people.
-
-    >>> describe_limits({"minimum": 1, "maximum": 10}), describe_limits({"maxLength": 5, "pattern": "^a"})
-    ('1 to 10', 'at most 5 characters, matches ^a')
-    """
-    parts = []
-    for low, high, unit in (("minimum", "maximum", ""), ("minLength", "maxLength", " characters")):
-        ends = [fragment[key] for key in (low, high) if key in fragment]
-        shown = [str(int(end) if isinstance(end, float) and end.is_integer() else end) for end in ends]
-        words = "" if len(shown) == 2 else "at least " if low in fragment else "at most "
-        parts += [words + " to ".join(shown) + unit] if shown else []
-    return ", ".join([*parts, *([f"matches {fragment['pattern']}"] if "pattern" in fragment else [])])
-
-
-WIDE_CELL = 48
-
-
-def render_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as text in columns, without the columns that are empty; each cell on one line. A long cell
-    moves what follows it in its row, not the whole column.
-
-    >>> print(render_table(("A", "B", "C"), [("one", "", "x"), ("three", "", "y")]), end="")
-    A      C
-    one    x
-    three  y
-    """
-    plain = [[" ".join(cell.split()) for cell in row] for row in rows]
-    kept = [at for at in range(len(head)) if any(row[at] for row in plain)]
-    lines = [[head[at] for at in kept], *([row[at] for at in kept] for row in plain)]
-    widths = [max(len(cell) for cell in column if len(cell) <= WIDE_CELL) for column in zip(*lines)]
-    return "".join("  ".join(map(str.ljust, line, widths)).rstrip() + "\n" for line in lines)
-
-
-def render_signature(document: JSON) -> str:
-    """A model's inputs as a table, and its output."""
-    import json
-
-    schema = input_schema(document)
-    training = schema is None
-    schema, output = schema or input_schema(document, training=True), output_schema(document, training=training)
-    if schema is None:
-        raise UsageError("the schema has no inputs", hint="--json shows the whole of it")
-    raw = find_schemas(document)["TrainingInput" if training else "Input"]["properties"]
-    rows = []
-    for name, fragment in schema.properties.items():
-        given = raw[name] if isinstance(raw[name], dict) else {}
-        default = json.dumps(given["default"], ensure_ascii=False) if given.get("default") is not None else ""
-        choices = ", ".join(str(choice) or '""' for choice in fragment.get("enum", ()))
-        rows.append((name, describe_type(fragment), "(required)" if name in schema.required else default,
-                     describe_limits(fragment), choices, str(given.get("description") or "")))
-    head = ("INPUT", "TYPE", "DEFAULT", "LIMITS", "CHOICES", "DESCRIPTION")
-    table = render_table(head, rows) if rows else "The model takes no inputs.\n"
-    return f"{table}\nOUTPUT  {describe_type(output or {})}\n"
-
-
 def inspect_source(options: Options, world: World) -> JSON:
     """What we make of the model in this folder, without any engine. Raises CogError."""
-    config, document = read_model(options, read_project(options, world), world)
+    config, document = settle_model(read_model_source(options, read_project(options, world), world), world)
     settings = read_settings(config, options, world)
     return {
         "image": None, "schema": document, "config": config_json(config), "base_image": base_image(config, settings),

@@ -170,9 +170,7 @@ def test_a_bad_secret_is_one_line(tmp_path, text, says):
 def test_build_arguments_come_from_the_flag_and_the_environment(call, tmp_path):
     def arguments(*given):
         options = cogpredict.Options(build_arg=given, no_cache=True, platform="linux/amd64")
-        world = cogpredict.World(cogpredict.Console({}), {"HTTP_PROXY": "p", "MINE": "m"}, "", "", io.BytesIO(),
-                                 cogpredict.Loop())
-        query = cogpredict.build_query(options, world)
+        query = cogpredict.build_query(options, {"HTTP_PROXY": "p", "MINE": "m"})
         assert (query["nocache"], query["platform"]) == ("1", "linux/amd64")
         return json.loads(query["buildargs"])
 

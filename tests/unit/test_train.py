@@ -76,5 +76,5 @@ def test_a_source_is_read_for_what_is_asked(world, tmp_path):
     (tmp_path / "cog.yaml").write_text('build:\n  python_version: "3.11"\npredict: "no.py:P"\ntrain: "t.py:go"\n')
     Path(tmp_path / "t.py").write_text("def go(n: int) -> str:\n    return str(n)\n")
     config = cogpredict.read_config(str(tmp_path / "cog.yaml"))
-    _, document = cogpredict.read_model(TRAIN, config, world)
+    document = cogpredict.read_model_source(TRAIN, config, world).document
     assert list(document["components"]["schemas"]["TrainingInput"]["properties"]) == ["n"]
