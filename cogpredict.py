@@ -6092,20 +6092,34 @@ def helper_interpreters(config: JSON) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*named[:1], "python", "python3"]))
 
 
-def model_label(config: JSON) -> JSON:
-    """The image's run.cog.config label as an object. Raises UsageError: not a Cog model."""
+def read_label(image: JSON, name: str) -> JSON | None:
+    """The object in one of Cog's labels of an image, by its inspect document; {} for nonsense, None without it."""
     import json
 
-    labels = config.get("Labels") or {}
-    text = labels.get("run.cog.config") or labels.get("org.cogmodel.config")
+    labels = (image.get("Config") or {}).get("Labels") or {}
+    text = labels.get(f"run.cog.{name}") or labels.get(f"org.cogmodel.{name}")
     if not text:
-        raise UsageError("image is not a Cog model: it has no label run.cog.config",
-                         hint="name an image that was built by `cog build` or cog.pyz")
+        return None
     try:
-        label = json.loads(text)
+        found = json.loads(text)
     except ValueError:
         return {}
-    return label if isinstance(label, dict) else {}
+    return found if isinstance(found, dict) else {}
+
+
+def model_label(image: JSON) -> JSON:
+    """The config of the model in an image, as far as its label can be read. Raises UsageError: not a Cog model."""
+    label = read_label(image, "config")
+    if label is None:
+        raise UsageError("image is not a Cog model: it has no label run.cog.config",
+                         hint="name an image that was built by `cog build` or cog.pyz")
+    return label
+
+
+def image_document(image: JSON) -> JSON | None:
+    """The OpenAPI document in an image's label; None without a usable one."""
+    document = read_label(image, "openapi_schema")
+    return document if input_schema(document, training=True) is not None else None
 
 
 def shares_network(network: str) -> bool:
@@ -14504,9 +14518,6 @@ def read_bytes(path: str) -> bytes:
         return file.read()
 
 
-# -- an image
-
-
 def is_archive(image: str) -> bool:
     """Whether IMAGE is a tar on disk or on stdin, not the name of an image.
 
@@ -14568,19 +14579,6 @@ def open_image(engine: Engine, options: Options, world: World) -> tuple[str, JSO
         return options.image, find_image(engine, options.image, options, world)
     name = load_image(engine, options.image, world)
     return name, find_image(engine, name, options._replace(pull="never"), world)
-
-
-def image_document(image: JSON) -> JSON | None:
-    """The OpenAPI document in an image's label; None without a usable one."""
-    import json
-
-    labels = (image.get("Config") or {}).get("Labels") or {}
-    text = labels.get("run.cog.openapi_schema") or labels.get("org.cogmodel.openapi_schema") or ""
-    try:
-        document = json.loads(text)
-    except ValueError:
-        return None
-    return document if isinstance(document, dict) and input_schema(document, training=True) is not None else None
 
 
 # -- the model in this folder
@@ -14885,7 +14883,7 @@ def open_runnable(engine: Engine, model: Model | None, options: Options, variabl
     """What is to run in a container, and its schema: a model in a folder, or without one an image. Raises CogError."""
     if model is None:
         name, image = open_image(engine, options, world)
-        return Runnable(name, image, model_label(image.get("Config") or {}), variables), image_document(image)
+        return Runnable(name, image, model_label(image), variables), image_document(image)
     image, model = open_project(engine, model, options, world)
     config, document = settle_model(model, world)
     project = plan_project(config, document, is_local=engine.host_is_local)
@@ -14925,9 +14923,6 @@ def note_process(options: Options, config: Config, world: World) -> Config:
     lost = "" if found.requirements == config.requirements else "; no NVIDIA device is here: torch comes without CUDA"
     world.console.warn(process_notice(config) + lost)
     return found
-
-
-# -- running it in a container
 
 
 def plan_maker(engine: Engine, options: Options, runnable: Runnable, world: World,
@@ -15210,9 +15205,6 @@ def make_request(host: Host, job: Job, lane: Lane, overlapping: bool) -> Request
                    noun=job.result.noun)
 
 
-# -- commands in the model's environment
-
-
 def cmd_exec(options: Options, world: World) -> int:
     """Run a command in the environment of the model in this folder; return its exit code."""
     if options.as_run:
@@ -15291,9 +15283,6 @@ def exec_in_process(options: Options, config: Config, variables: Mapping[str, st
         os.execve(program or word, options.words, env)
     except OSError as error:
         raise NotExecutable(f"{word} cannot be run: {error.strerror}") from error
-
-
-# -- serving
 
 
 def cmd_serve(options: Options, world: World) -> int:
@@ -15604,9 +15593,6 @@ def cmd_build(options: Options, world: World) -> int:
     return 0
 
 
-# -- a first model
-
-
 FIRST_MODEL = {  # what `init` makes, by file name
     "cog.yaml": """\
 # How this model is built. Every key: https://github.com/replicate/cog/blob/main/docs/yaml.md
@@ -15684,9 +15670,6 @@ def cmd_init(options: Options, world: World) -> int:
     return 0
 
 
-# -- what a model takes and gives
-
-
 def inspect_source(options: Options, world: World) -> JSON:
     """What we make of the model in this folder, without any engine. Raises CogError."""
     config, document = settle_model(read_model_source(options, read_project(options, world), world), world)
@@ -15703,7 +15686,7 @@ def inspect_image(options: Options, world: World) -> JSON:
     """What the labels of an image say; null stands for what they do not. Raises CogError."""
     with open_engine(options, world) as engine:
         name, image = open_image(engine, options, world)
-    config = model_label(image.get("Config") or {})
+    config = model_label(image)
     labels, build = image["Config"]["Labels"], config.get("build") or {}
     freeze = labels.get("run.cog.pip_freeze")
     return {
@@ -15748,9 +15731,6 @@ COMMANDS: dict[str, Callable[[Options, World], int]] = {
     "predict": cmd_predict, "run": cmd_predict, "train": cmd_predict, "serve": cmd_serve, "build": cmd_build,
     "debug": cmd_debug, "init": cmd_init, "inspect": cmd_inspect, "exec": cmd_exec,
 }
-
-
-# -- the process
 
 
 def die_by(number: int) -> int:
@@ -15800,22 +15780,22 @@ def catch_signals(loop: Loop) -> None:
             die_by(number)
         loop.interrupt(Interrupted(number))
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
-            signal.signal(number, interrupt)
+    set_signals(interrupt)
 
 
-def release_signals() -> None:
-    """Have SIGINT, SIGTERM and SIGHUP end the process at once again."""
+def set_signals(handler: Any) -> None:
+    """What SIGINT, SIGTERM and SIGHUP do from now on, unless they were to be ignored from the start, as by nohup."""
     import signal
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, handler)
 
 
 def run_command(options: Options, console: Console) -> int:
     """Run one command in the real world. Raises CogError."""
+    import signal
+
     try:
         cwd = os.getcwd()
     except OSError as error:
@@ -15827,7 +15807,7 @@ def run_command(options: Options, console: Console) -> int:
     try:
         return COMMANDS[options.command](options, world)
     finally:
-        release_signals()  # nothing is left to clean up
+        set_signals(signal.SIG_DFL)  # nothing is left to clean up
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -30,7 +30,7 @@ DEFAULT = Options(image="m")
 
 
 def make(options=DEFAULT, image=IMAGE, **how):
-    runnable = Runnable(options.image, image, model_label(image["Config"]), how.pop("variables", {}),
+    runnable = Runnable(options.image, image, model_label(image), how.pop("variables", {}),
                         how.pop("project", None))
     run = Run("cog-1", "t0k", how.pop("ports", Ports(5000, 20000)))
     return plan_container(options, runnable, run, **{"environ": {}, "cwd": "/here", "podman": False, **how})
