@@ -6310,16 +6310,13 @@ def build_digest(files: Mapping[str, bytes], *words: str) -> str:
     return found.hexdigest()
 
 
-def render_plan(plan: Plan, engine: str, variables: Mapping[str, str], **more: JSON) -> str:
-    """What --dry-run prints: a JSON object with the values of the user's variables left out."""
-    import json
-
+def describe_plan(plan: Plan, engine: str, variables: Mapping[str, str]) -> JSON:
+    """What --dry-run shows of a plan, the values of the user's variables left out."""
     names = [entry.partition("=")[0] for entry in plan.body["Env"]]
     shown = [f"{name}=***" if name in variables else entry for name, entry in zip(names, plan.body["Env"])]
     command = [word.replace(plan.token, "***") for word in plan.body.get("Cmd", [])]
     body = {**plan.body, "Env": shown, **({"Cmd": command} if command else {})}
-    document = {"engine": engine, "image": plan.image, "container": body, **more}
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    return {"engine": engine, "image": plan.image, "container": body}
 
 
 # == 10. Streams ==============================================================
@@ -13791,6 +13788,7 @@ class OutputPlan(NamedTuple):
     live: bool = False  # a text that is shown as it grows
     warning: str = ""
     noun: str = "prediction"  # or training: what it is the result of
+    schema: JSON | None = None  # the plain output schema, when it is known
 
 
 def output_schema(document: Value, *, training: bool = False) -> JSON | None:
@@ -13803,11 +13801,6 @@ def output_schema(document: Value, *, training: bool = False) -> JSON | None:
     if found is None:
         found = schemas.get(f"{kind[1]}Output")
     return SchemaResolver(schemas).resolve(found) if isinstance(found, dict) else None
-
-
-def is_file_list(schema: JSON) -> bool:
-    """Whether the output is an array of files."""
-    return is_file(array_items(schema))
 
 
 def holds_files(schema: JSON) -> bool:
@@ -13848,23 +13841,25 @@ def plan_output(output_flag: str, *, as_json: bool, schema: JSON | None, cwd: st
                 raise OutputError('Default output name "output" conflicts with directory, provide --output',
                                   hint="-o output/ writes into it")
             check_folder(cwd, cwd)
-        return OutputPlan(cwd, "", "output", "", raw=raw, as_json=as_json, live=is_text_stream(schema) and not as_json)
+        return OutputPlan(cwd, "", "output", "", raw=raw, as_json=as_json, live=is_text_stream(schema) and not as_json,
+                          schema=schema)
     if flag == "~" or flag.startswith("~/"):
         flag = home + flag[1:]
     path = os.path.join(cwd, flag)
     if os.path.isdir(path):
         check_folder(path, flag)
-        return OutputPlan(path, os.path.join(flag, ""), "output", "", "output.json" if as_json else "", as_json=as_json)
+        return OutputPlan(path, os.path.join(flag, ""), "output", "", "output.json" if as_json else "", as_json=as_json,
+                          schema=schema)
     if os.path.exists(path) and not os.path.isfile(path):
         if not os.access(path, os.W_OK):
             raise OutputError(f"Output path is not writable: {path}")
-        return OutputPlan(cwd, "", "output", "", path, special=path, as_json=as_json)
+        return OutputPlan(cwd, "", "output", "", path, special=path, as_json=as_json, schema=schema)
     folder, name = os.path.split(path)
     check_folder(folder, os.path.dirname(flag) or ".")
     stem, extension = split_extension(name)
     odd = as_json and extension != ".json"
     return OutputPlan(folder, flag[:len(flag) - len(name)], stem, "" if as_json else extension, name, as_json=as_json,
-                      warning=f"--output value does not have a .json suffix: {name}" if odd else "")
+                      schema=schema, warning=f"--output value does not have a .json suffix: {name}" if odd else "")
 
 
 def check_folder(folder: str, shown: str) -> None:
@@ -14220,23 +14215,6 @@ class OutputFile(NamedTuple):
     way: tuple[str, ...]  # fields and indices that lead to it
 
 
-def relocate(value: Value, uploads_at: str, numbers: Mapping[str, int]) -> Value:
-    """An output with its uploads where we said they are; runtimes before 0.9 name the place that they sent to.
-
-    >>> relocate(["http://x/up/a%20b"], "http://x/out/", {"a b": 3})
-    ['http://x/out/3/a b']
-    """
-    from urllib.parse import unquote
-
-    if isinstance(value, list):
-        return [relocate(item, uploads_at, numbers) for item in value]
-    sent_to = uploads_at[:-len("out/")] + "up/"
-    if not (uploads_at and isinstance(value, str) and value.startswith(sent_to)):
-        return value
-    name = unquote(value[len(sent_to):])
-    return f"{uploads_at}{numbers[name]}/{name}" if name in numbers else value
-
-
 class OutputStore:
     """Takes a model's files while it runs, and its response at the end. Use as a context manager.
 
@@ -14244,12 +14222,12 @@ class OutputStore:
     them should this process be killed.
     """
 
-    def __init__(self, plan: OutputPlan, schema: JSON | None, console: Console, run: str) -> None:
-        self._plan, self._schema, self._console, self._run = plan, schema, console, run
+    def __init__(self, plan: OutputPlan, console: Console, run: str) -> None:
+        self._plan, self._console, self._run = plan, console, run
         self._staged: list[StagedFile] = []
         self._uploads: dict[int, StagedFile] = {}
         self._taken = {plan.name.lower()} if plan.name else set()
-        self._succeeded = True
+        self._succeeded, self._uploads_at = True, ""
         self.fetch: Fetch | None = None
         self.written: list[str] = []
         self._guardian = None if has_unnamed(self._staging_folder()) else Guardian(self._sweep)
@@ -14310,14 +14288,13 @@ class OutputStore:
         the names of the files in the model's order: runtimes from 0.17 on list them in that in which uploads end.
         Raises PredictionFailed, OutputError, and StreamError: a file of the output never came.
         """
+        self._uploads_at = uploads_at
         try:
-            numbers = {staged.name: number for number, staged in self._uploads.items()}
-            output = self._put_in_order(relocate(response.get("output"), uploads_at, numbers), uploads_at, given)
-            return self._finish({**response, "output": output}, uploads_at, live)
+            return self._finish({**response, "output": self._put_in_order(response.get("output"), given)}, live)
         except RecursionError:
             raise StreamError("the model's output is nested too deeply") from None
 
-    def _finish(self, response: JSON, uploads_at: str, live: LiveText | None) -> list[str]:
+    def _finish(self, response: JSON, live: LiveText | None) -> list[str]:
         output, status, error = response.get("output"), response.get("status"), response.get("error")
         self._succeeded = status == "succeeded"
         if live is not None and isinstance(output, list):
@@ -14325,22 +14302,22 @@ class OutputStore:
         if live is not None and (live.count or (self._succeeded and output is not None)):
             live.end()
         if self._plan.as_json:
-            report = {"status": status, "output": self._save(self._collect(output, uploads_at)), "error": error}
+            report = {"status": status, "output": self._save(self._collect(output)), "error": error}
             metrics = response.get("metrics")
             self._write(render_json(report if metrics is None else {**report, "metrics": metrics}))
         elif self._succeeded and (live is None or (output is None and not live.count)):
-            self._write_output(output, uploads_at)
+            self._write_output(output)
         if not self._succeeded:
             what = f'{self._plan.noun.capitalize()} failed with status "{status}"'
             raise PredictionFailed(what + (f": {error}" if error else ""))
         return self.written
 
-    def _put_in_order(self, output: Value, uploads_at: str, given: Sequence[str]) -> Value:
+    def _put_in_order(self, output: Value, given: Sequence[str]) -> Value:
         """The output; if it is a list of just the files of these names, in their order. Of one name: as they came."""
         import re
 
         items = output if isinstance(output, list) else []
-        found = sorted((number, item) for item in items for number in [self._upload_number(item, uploads_at)]
+        found = sorted((number, item) for item in items for number in [self._upload_number(item)]
                        if number is not None)
         names = [re.split(r"[?#]", name)[0] for name in given]  # an upload's URL ends there
         if len(found) < len(items) or sorted(names) != sorted(self._uploads[number].name for number, _ in found):
@@ -14350,36 +14327,43 @@ class OutputStore:
             came.setdefault(self._uploads[number].name, []).append(item)
         return [came[name].pop(0) for name in names] or output
 
-    def _upload_number(self, value: Value, uploads_at: str) -> int | None:
-        """Which upload a value stands for, if it does."""
-        if not (uploads_at and isinstance(value, str) and value.startswith(uploads_at)):
-            return None
-        number = value[len(uploads_at):].lstrip("/").partition("/")[0]
-        return int(number) if number.isdecimal() and len(number) < 10 and int(number) in self._uploads else None
+    def _upload_number(self, value: Value) -> int | None:
+        """Which upload a value stands for, if it does; runtimes before 0.9 name the place that they sent it to."""
+        from urllib.parse import unquote
 
-    def _collect(self, value: Value, uploads_at: str) -> Value:
+        if not (self._uploads_at and isinstance(value, str)):
+            return None
+        sent_to = self._uploads_at[:-len("out/")] + "up/"
+        if value.startswith(sent_to):
+            named = [number for number, staged in self._uploads.items() if staged.name == unquote(value[len(sent_to):])]
+            return named[-1] if named else None
+        number = value[len(self._uploads_at):].lstrip("/").partition("/")[0]
+        known = value.startswith(self._uploads_at) and number.isdecimal() and len(number) < 10
+        return int(number) if known and int(number) in self._uploads else None
+
+    def _collect(self, value: Value) -> Value:
         """The output with an OutputFile for every file in it."""
         def collect(value: Value, schema: JSON, way: tuple[str, ...]) -> Value:
             if isinstance(value, list):
                 return [collect(item, array_items(schema), (*way, str(number))) for number, item in enumerate(value)]
             if isinstance(value, dict):
                 return {key: collect(item, property_of(schema, key), (*way, key)) for key, item in value.items()}
-            staged = self._find_file(value, uploads_at, schema)
+            staged = self._find_file(value, schema)
             if staged is not None:
                 return OutputFile(staged, way)
             return blob_text(value) if isinstance(value, Blob) else value
 
-        return collect(value, self._schema or {}, ())
+        return collect(value, self._plan.schema or {}, ())
 
-    def _find_file(self, value: Value, uploads_at: str, schema: JSON) -> StagedFile | None:
+    def _find_file(self, value: Value, schema: JSON) -> StagedFile | None:
         """The file that a value stands for, if it does: not where the schema has a mere string."""
         is_place = is_file(schema) or "string" not in allowed_kinds(schema)
         if isinstance(value, Blob) and is_place:
             return value.file if isinstance(value.file, StagedFile) else self._stage_copy(blob_text(value))
         if not isinstance(value, str):
             return None
-        if uploads_at and value.startswith(uploads_at):
-            number = self._upload_number(value, uploads_at)
+        number = self._upload_number(value)
+        if number is not None or (self._uploads_at and value.startswith(self._uploads_at)):
             staged = None if number is None else self._uploads[number]
             if self._succeeded and (staged is None or not staged.whole):
                 raise StreamError("the model named an output file that it did not send")
@@ -14402,13 +14386,13 @@ class OutputStore:
         staged.write(decoded[1])
         return staged
 
-    def _write_output(self, output: Value, uploads_at: str) -> None:
+    def _write_output(self, output: Value) -> None:
         """Print or save the output of a prediction that succeeded."""
-        plan, schema = self._plan, self._schema
-        if output is None or (output == [] and schema is not None and is_file_list(schema)):
+        plan, schema = self._plan, self._plan.schema
+        if output is None or (output == [] and is_file(array_items(schema or {}))):
             self._console.warn("No output generated")
             return
-        value = self._collect(output, uploads_at)
+        value = self._collect(output)
         files = value if isinstance(value, list) else [value]
         if files and all(isinstance(file, OutputFile) for file in files):
             if (plan.raw and isinstance(value, OutputFile)) or plan.special:
@@ -15021,6 +15005,12 @@ def fill_job(job: Job, document: JSON | None, world: World) -> Job:
     return job._replace(document=document, values=values, result=plan_result(options, document, world))
 
 
+def show_plan(document: JSON, world: World) -> int:
+    """Print what --dry-run shows; return 0."""
+    world.console.result(render_json(document))
+    return 0
+
+
 def show_inputs(job: Job) -> JSON:
     """The job's inputs as --dry-run shows them."""
     return describe_inputs(job.values, job_schema(job.options, job.document))
@@ -15042,9 +15032,7 @@ def predict_url(job: Job, world: World) -> int:
     """Run a job on a model that runs already; return the exit code."""
     host = make_url_host(job.options, world)
     if job.options.dry_run:
-        job = ask_schema(host, job, world)
-        world.console.result(render_json({"url": str(host.endpoint), "input": show_inputs(job)}))
-        return 0
+        return show_plan({"url": str(host.endpoint), "input": show_inputs(ask_schema(host, job, world))}, world)
     job = fill_job(job, host.peek_document(), world)
     return run_job(job, lambda lane: host, make_run(Ports(0, 0)), world, overlapping=True)
 
@@ -15077,9 +15065,8 @@ def predict_in_container(engine: Engine, job: Job, runnable: Runnable, world: Wo
     """Run a job in a container, once more where that needs another plan; return the exit code."""
     make = plan_maker(engine, job.options, runnable, world)
     if job.options.dry_run:
-        shown = render_plan(make(), str(engine.address), runnable.variables, input=show_inputs(job))
-        world.console.result(shown.encode())
-        return 0
+        return show_plan({**describe_plan(make(), str(engine.address), runnable.variables), "input": show_inputs(job)},
+                         world)
     overlapping = int((runnable.label.get("concurrency") or {}).get("max") or 1) > 1
 
     def run(plan: Plan) -> int:
@@ -15098,9 +15085,8 @@ def predict_in_process(job: Job, model: Model, variables: Mapping[str, str], wor
     if document != model.document:
         job = fill_job(job, document, world)
     if options.dry_run:
-        console.result(render_json({"engine": "none", "folder": config.project, "python": config.python_version,
-                                    "input": show_inputs(job)}))
-        return 0
+        return show_plan({"engine": "none", "folder": config.project, "python": config.python_version,
+                          "input": show_inputs(job)}, world)
 
     def attempt() -> int:
         run = make_run(pick_free_ports(int.from_bytes(os.urandom(2), "big")))
@@ -15134,7 +15120,7 @@ def run_job(job: Job, make_host: Callable[[Lane], Host], run: Run, world: World,
     console = world.console
     with contextlib.ExitStack() as stack:
         progress = Progress(console.log)
-        store = stack.enter_context(contextlib.closing(make_store(job, console, run.name)))
+        store = stack.enter_context(OutputStore(job.result, console, run.name))
         lane = Lane(run.token, run.ports.lane, on_upload=lambda *upload: store.open_upload(*upload),
                     on_webhook=progress.hook,
                     json_reader=lambda: HookReader(SpillReader(lambda mime: store.open_blob(mime)), progress.logs))
@@ -15144,7 +15130,7 @@ def run_job(job: Job, make_host: Callable[[Lane], Host], run: Run, world: World,
         wait_for_setup(host, job.options.setup_timeout, console)
         if job.document is None:
             job = ask_schema(host, job, world)
-            store = stack.enter_context(contextlib.closing(make_store(job, console, run.name)))
+            store = stack.enter_context(OutputStore(job.result, console, run.name))
         store.fetch = host.fetch
         live = LiveText(console) if job.result.live else None
         progress.show = live.feed if live is not None else None
@@ -15159,12 +15145,6 @@ def run_job(job: Job, make_host: Callable[[Lane], Host], run: Run, world: World,
         console.done()
         store.finish(response, uploads_at=lane.url("out/"), live=live, given=host.files_given)
     return 0
-
-
-def make_store(job: Job, console: Console, name: str) -> OutputStore:
-    """The store for the job's result."""
-    schema = output_schema(job.document, training=is_training(job.options))
-    return OutputStore(job.result, schema, console, name)
 
 
 def read_document(host: Host) -> JSON | None:
@@ -15314,9 +15294,8 @@ def serve_in_process(options: Options, model: Model, variables: Mapping[str, str
     config, document = here(model, options, world)
     options = options._replace(port=claim_port(options.host, options.port))
     if options.dry_run:
-        world.console.result(render_json({"engine": "none", "folder": config.project, "python": config.python_version,
-                                          "url": render_url(options.host, options.port)}))
-        return 0
+        return show_plan({"engine": "none", "folder": config.project, "python": config.python_version,
+                          "url": render_url(options.host, options.port)}, world)
     plan = prepare_process(options, config, document, make_run(Ports(options.port, 0)), variables, world)
     return serve_model(ProcessHost(plan, None, world.loop, world.console), options, world)
 
@@ -15325,8 +15304,7 @@ def serve_in_container(engine: Engine, options: Options, runnable: Runnable, wor
     """Serve a model in a container; return the exit code. Raises UsageError: the port is taken."""
     make = plan_maker(engine, options, runnable, world)
     if options.dry_run:
-        world.console.result(render_plan(make(), str(engine.address), runnable.variables).encode())
-        return 0
+        return show_plan(describe_plan(make(), str(engine.address), runnable.variables), world)
 
     def run(plan: Plan) -> int:
         return serve_model(ContainerHost(engine, plan, None, world.loop, world.console), options, world)

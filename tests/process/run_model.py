@@ -31,7 +31,7 @@ def run(project: str, file: str, text: str, hold: bool) -> None:
         result = cogpredict.plan_output("", as_json=True, schema=None, cwd=os.getcwd(), home=home)
         progress = cogpredict.Progress(console.log)
         with contextlib.ExitStack() as stack:
-            store = cogpredict.OutputStore(result, None, console, "run")
+            store = cogpredict.OutputStore(result, console, "run")
             stack.enter_context(contextlib.closing(store))
             lane = cogpredict.Lane(
                 token, ports.lane, on_upload=lambda *upload: store.open_upload(*upload), on_webhook=progress.hook,

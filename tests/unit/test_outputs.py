@@ -63,7 +63,7 @@ class Desk:
                 uploads: tuple[tuple[str, str, bytes], ...] = (), **more: Any) -> str:
         """Plan, upload, finish; what came to stdout."""
         plan = self.plan(output, schema=schema, as_json=as_json)
-        with cog.OutputStore(plan, schema, self.console, "run") as store:  # type: ignore[arg-type]
+        with cog.OutputStore(plan, self.console, "run") as store:  # type: ignore[arg-type]
             for number, (name, mime, data) in enumerate(uploads):
                 sink = store.open_upload(number, name, mime, len(data))
                 sink.write(data)
@@ -178,7 +178,7 @@ def test_live_text_is_the_same_as_whole_text(desk: Desk, target: str) -> None:
     plan = desk.plan(target, schema=CONCATENATE)
     assert plan.live
     live = cog.LiveText(desk.console)  # type: ignore[arg-type]
-    with cog.OutputStore(plan, CONCATENATE, desk.console, "run") as store:  # type: ignore[arg-type]
+    with cog.OutputStore(plan, desk.console, "run") as store:  # type: ignore[arg-type]
         live.feed(["a", "b"])
         assert desk.console.out == b"ab"
         store.finish({"status": "succeeded", "output": ["a", "b", "c"]}, live=live)
@@ -192,7 +192,7 @@ def test_live_text_is_the_same_as_whole_text(desk: Desk, target: str) -> None:
     ([], [b"2", b"0", b"1"]),
 ])
 def test_uploads_that_are_listed_as_they_ended(desk: Desk, given: list[str], expected: list[bytes]) -> None:
-    store = cog.OutputStore(desk.plan(schema=FILES), FILES, desk.console, "run")  # type: ignore[arg-type]
+    store = cog.OutputStore(desk.plan(schema=FILES), desk.console, "run")  # type: ignore[arg-type]
     for number, name in enumerate(("b.txt", "a.txt", "a.txt")):
         sink = store.open_upload(number, name, "text/plain", 1)
         sink.write(b"%d" % number)
@@ -203,7 +203,7 @@ def test_uploads_that_are_listed_as_they_ended(desk: Desk, given: list[str], exp
 
 
 def test_a_name_that_its_url_cut_off_is_known(desk: Desk) -> None:
-    store = cog.OutputStore(desk.plan(schema=FILES), FILES, desk.console, "run")  # type: ignore[arg-type]
+    store = cog.OutputStore(desk.plan(schema=FILES), desk.console, "run")  # type: ignore[arg-type]
     for number, name in enumerate(("we", "a b.txt")):
         store.open_upload(number, name, "text/plain", 0).close()
     assert store.finish({"status": "succeeded", "output": [AT + "0/we", AT + "1/a%20b.txt"]}, uploads_at=AT,
@@ -212,7 +212,7 @@ def test_a_name_that_its_url_cut_off_is_known(desk: Desk) -> None:
 
 def test_live_text_stays_after_a_failure(desk: Desk) -> None:
     live = cog.LiveText(desk.console)  # type: ignore[arg-type]
-    store = cog.OutputStore(desk.plan(schema=CONCATENATE), CONCATENATE, desk.console, "run")  # type: ignore[arg-type]
+    store = cog.OutputStore(desk.plan(schema=CONCATENATE), desk.console, "run")  # type: ignore[arg-type]
     live.feed(["a"])
     with pytest.raises(cog.PredictionFailed):
         store.finish({"status": "failed", "output": None, "error": "boom"}, live=live)
@@ -221,7 +221,7 @@ def test_live_text_stays_after_a_failure(desk: Desk) -> None:
 
 def test_live_text_that_the_response_does_not_repeat(desk: Desk) -> None:
     live = cog.LiveText(desk.console)  # type: ignore[arg-type]
-    store = cog.OutputStore(desk.plan(schema=CONCATENATE), CONCATENATE, desk.console, "run")  # type: ignore[arg-type]
+    store = cog.OutputStore(desk.plan(schema=CONCATENATE), desk.console, "run")  # type: ignore[arg-type]
     live.feed(["a"])
     store.finish({"status": "succeeded", "output": None}, live=live)
     assert (desk.console.out, desk.console.warnings) == (b"a\n", [])
@@ -231,7 +231,7 @@ def test_live_text_of_no_pieces(desk: Desk) -> None:
     for status, shown in (("succeeded", b"\n"), ("failed", b"")):
         console = Recorder()
         live = cog.LiveText(console)  # type: ignore[arg-type]
-        store = cog.OutputStore(desk.plan(schema=CONCATENATE), CONCATENATE, console, "run")  # type: ignore[arg-type]
+        store = cog.OutputStore(desk.plan(schema=CONCATENATE), console, "run")  # type: ignore[arg-type]
         try:
             store.finish({"status": status, "output": []}, live=live)
         except cog.PredictionFailed:
@@ -351,7 +351,7 @@ def test_an_upload_that_never_came(desk: Desk, tail: str) -> None:
 
 
 def test_an_upload_that_was_not_finished(desk: Desk) -> None:
-    store = cog.OutputStore(desk.plan(schema=FILE), FILE, desk.console, "run")  # type: ignore[arg-type]
+    store = cog.OutputStore(desk.plan(schema=FILE), desk.console, "run")  # type: ignore[arg-type]
     sink = store.open_upload(0, "x", "text/plain", 10)
     sink.write(b"12345")
     with pytest.raises(cog.StreamError, match="10 bytes"):
@@ -371,7 +371,7 @@ def test_a_failed_report_may_name_uploads_that_never_came(desk: Desk) -> None:
 
 def test_spilled_blobs(desk: Desk) -> None:
     schema = {"type": "object", "properties": {"f": FILE, "t": TEXT}}
-    with cog.OutputStore(desk.plan(schema=schema), schema, desk.console, "run") as store:  # type: ignore[arg-type]
+    with cog.OutputStore(desk.plan(schema=schema), desk.console, "run") as store:  # type: ignore[arg-type]
         reader = cog.SpillReader(store.open_blob)
         text = url(b"text", "text/plain")
         reader.feed(json.dumps({"status": "succeeded", "output": {"f": url(b"f" * 9999, "image/gif"), "t": text,
@@ -517,7 +517,7 @@ import os, sys
 del os.O_TMPFILE
 import cogpredict as cog
 plan = cog.plan_output("", as_json=False, schema={"type": "string", "format": "uri"}, cwd=sys.argv[1], home="/")
-store = cog.OutputStore(plan, None, cog.Console({}), "run")
+store = cog.OutputStore(plan, cog.Console({}), "run")
 store.open_upload(0, "a.png", "image/png", None).write(b"half a picture")
 print("written", flush=True)
 sys.stdin.read()
@@ -543,7 +543,7 @@ def test_poorer_systems(desk: Desk, monkeypatch: pytest.MonkeyPatch, poor: Calla
     (desk.folder / "output.0.png").write_bytes(b"old")
     uploads = (("a.png", "image/png", b"a" * 300000), ("b.png", "image/png", b"b"))
     plan = desk.plan(schema=FILES)
-    with cog.OutputStore(plan, FILES, desk.console, "run") as store:  # type: ignore[arg-type]
+    with cog.OutputStore(plan, desk.console, "run") as store:  # type: ignore[arg-type]
         sinks = [store.open_upload(number, name, mime, None) for number, (name, mime, _) in enumerate(uploads)]
         for sink, (_, _, data) in zip(sinks, uploads):
             sink.write(data)
@@ -565,7 +565,7 @@ def test_a_full_disk_names_the_file(desk: Desk, monkeypatch: pytest.MonkeyPatch)
         budget[0] -= written
         return written
 
-    store = cog.OutputStore(desk.plan(schema=FILE), FILE, desk.console, "run")  # type: ignore[arg-type]
+    store = cog.OutputStore(desk.plan(schema=FILE), desk.console, "run")  # type: ignore[arg-type]
     sink = store.open_upload(0, "x.png", "image/png", None)
     monkeypatch.setattr(os, "write", short)
     with pytest.raises(cog.OutputError, match="^cannot write output.png: no space left on device$") as caught:
@@ -580,7 +580,7 @@ def test_a_full_disk_names_the_file(desk: Desk, monkeypatch: pytest.MonkeyPatch)
 def test_a_folder_that_vanishes(desk: Desk) -> None:
     folder = desk.folder / "d"
     folder.mkdir()
-    store = cog.OutputStore(desk.plan("d/x", schema=FILE), FILE, desk.console, "run")  # type: ignore[arg-type]
+    store = cog.OutputStore(desk.plan("d/x", schema=FILE), desk.console, "run")  # type: ignore[arg-type]
     sink = store.open_upload(0, "x.png", "image/png", 1)
     sink.write(b"x")
     sink.close()
@@ -627,7 +627,7 @@ def test_deep_nesting_is_no_crash(desk: Desk) -> None:
 def test_a_killed_process_leaves_nothing(desk: Desk) -> None:
     child = os.fork()
     if child == 0:
-        store = cog.OutputStore(desk.plan(schema=FILE), FILE, desk.console, "run")  # type: ignore[arg-type]
+        store = cog.OutputStore(desk.plan(schema=FILE), desk.console, "run")  # type: ignore[arg-type]
         store.open_upload(0, "x.png", "image/png", None).write(b"x" * 100000)
         os.kill(os.getpid(), signal.SIGKILL)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL

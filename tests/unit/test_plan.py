@@ -1,5 +1,4 @@
 """Options and an image to the body of the create call."""
-import json
 import socket
 
 import pytest
@@ -12,13 +11,13 @@ from cogpredict import (
     Runnable,
     UsageError,
     claim_port,
+    describe_plan,
     model_label,
     parse_argv,
     parse_environment,
     parse_gpus,
     parse_volume,
     plan_container,
-    render_plan,
     server_environment,
 )
 
@@ -111,10 +110,9 @@ def test_volumes_that_nobody_takes(text):
 
 def test_a_dry_run_shows_no_secret():
     plan = make(Options(image="m"), variables={"TOKEN": "s3cret"})
-    shown = render_plan(plan, "unix:///e", {"TOKEN": "s3cret"}, input={"n": 1})
-    assert "s3cret" not in shown and "t0k" not in shown
-    document = json.loads(shown)
-    assert document["input"] == {"n": 1} and "TOKEN=***" in document["container"]["Env"]
+    shown = describe_plan(plan, "unix:///e", {"TOKEN": "s3cret"})
+    assert "s3cret" not in str(shown) and "t0k" not in str(shown)
+    assert shown["engine"] == "unix:///e" and "TOKEN=***" in shown["container"]["Env"]
 
 
 SERVE = parse_argv(["serve", "m"])
