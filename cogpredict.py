@@ -6989,15 +6989,13 @@ class SpillReader:
         self._position = start
         if len(buffer) - start < 6:
             return False
-        backslashes = 0  # an odd number: the quote is escaped, this is inside a string
-        while self._skeleton[-1 - backslashes:][:1] == b"\\" and backslashes < len(self._skeleton):
-            backslashes += 1
-        head = None if backslashes & 1 else self._head_form.match(buffer, start, start + DATA_HEAD)
+        escaped = count_slashes(self._skeleton, len(self._skeleton)) % 2 == 1  # this is inside a string
+        head = None if escaped else self._head_form.match(buffer, start, start + DATA_HEAD)
         if head:
             self._head, self._position, self._size = head[0], head.end(), 0
             self._mime = head[1].replace(b"\\/", b"/").decode("utf-8", "replace")
             self._file = self._open_file(self._mime)
-        elif not ended and not backslashes & 1 and len(buffer) - start < DATA_HEAD and buffer.find(b'"', start + 1) < 0:
+        elif not ended and not escaped and len(buffer) - start < DATA_HEAD and buffer.find(b'"', start + 1) < 0:
             return False
         else:
             self._keep(b'"data:')
@@ -7116,7 +7114,7 @@ class LogTail:
             self.show(text)
 
 
-def count_slashes(text: bytes, end: int, first: int = 0) -> int:
+def count_slashes(text: bytes | bytearray, end: int, first: int = 0) -> int:
     """How many backslashes stand directly before a place in the text, none before the `first` byte looked at.
 
     >>> count_slashes(bytes([65, 92, 92, 34]), 3)
@@ -7750,17 +7748,21 @@ class EngineReply:
             raise StreamError(f"{self.call}: the engine's answer was cut: {error}") from error
 
     def lines(self) -> Iterator[JSON]:
-        """The body as one JSON object per line. Raises StreamError: it was cut, or a line is no JSON object."""
+        """The body as one JSON object per line; the connection ends with it. Raises StreamError: it was cut, or a line
+        is no JSON object."""
         held = b""
-        for piece in self.pieces():
-            *whole, held = (held + piece).split(b"\n")
-            for line in whole:
-                if line.strip():
-                    yield parse_answer(self.call, line)
-            if len(held) > ANSWER_LIMIT:
-                raise StreamError(f"{self.call}: a line is longer than {ANSWER_LIMIT} bytes")
-        if held.strip():
-            yield parse_answer(self.call, held)
+        try:
+            for piece in self.pieces():
+                *whole, held = (held + piece).split(b"\n")
+                for line in whole:
+                    if line.strip():
+                        yield parse_answer(self.call, line)
+                if len(held) > ANSWER_LIMIT:
+                    raise StreamError(f"{self.call}: a line is longer than {ANSWER_LIMIT} bytes")
+            if held.strip():
+                yield parse_answer(self.call, held)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Close the connection, read or not."""
@@ -8027,15 +8029,7 @@ class Wire:
 
     def _stream(self, method: str, path: str, query: Mapping[str, str], **how: Any) -> Iterator[JSON]:
         """The lines of a streamed answer. The request is sent at once; the connection ends with the iterator."""
-        reply = self._open(method, path, query, **how)
-
-        def lines() -> Iterator[JSON]:
-            try:
-                yield from reply.lines()
-            finally:
-                reply.close()
-
-        return lines()
+        return self._open(method, path, query, **how).lines()
 
 
 class Engine(Wire):
@@ -8495,17 +8489,12 @@ def run_program(argv: Sequence[str], data: bytes, environ: Mapping[str, str]) ->
     """Exit code, stdout and stderr of a program in a session of its own. Raises OSError: missing, or too slow."""
     import subprocess
 
-    with subprocess.Popen(list(argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          start_new_session=True, env=dict(environ)) as process:
-        try:
-            out, err = process.communicate(data, timeout=60)
-        except subprocess.TimeoutExpired as error:
-            process.kill()
-            raise TimeoutError("it does not answer") from error
-        except BaseException:
-            process.kill()
-            raise
-        return process.returncode, out, err
+    try:
+        done = subprocess.run(argv, input=data, capture_output=True, timeout=60, start_new_session=True,
+                              env=dict(environ))
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError("it does not answer") from error
+    return done.returncode, done.stdout, done.stderr
 
 
 def registry_auth(reference: Reference, environ: Mapping[str, str], home: str) -> str:
@@ -11630,13 +11619,12 @@ class Answer:
         return bool(self._parts) or self.complete or self._failure is not None
 
     def _on_data(self, data: bytes) -> None:
-        before = sum(map(len, self._parts))
-        self.heard = True
+        kept, self.heard = 0, True
         try:
-            self._take(self._parser.feed(data))
+            kept = self._take(self._parser.feed(data))
         except StreamError as error:
             self._fail(error)
-        self._channel.use(len(data) - (sum(map(len, self._parts)) - before))
+        self._channel.use(len(data) - kept)
 
     def _on_end(self, reason: str | None) -> None:
         if reason is not None:
@@ -11649,16 +11637,20 @@ class Answer:
         except StreamError as error:
             self._fail(error)
 
-    def _take(self, events: list[Head | Body | End]) -> None:
+    def _take(self, events: list[Head | Body | End]) -> int:
+        """How many bytes of the body they hold, which are kept."""
+        kept = 0
         for event in events:
             if self.complete:
-                return
+                break
             if isinstance(event, Head):
                 self.status, self.headers = int(event.start[1]), event.headers
             elif isinstance(event, Body):
                 self._parts.append(event.data)
+                kept += len(event.data)
             else:
                 self.complete = True
+        return kept
 
     def _fail(self, error: CogError) -> None:
         if not self.complete:
@@ -11778,7 +11770,7 @@ class LaneConnection:
         self._parser = RequestParser()
         self._sink: Sink | None = None
         self._reader: JSONReader | None = None
-        self._answer: tuple[str, dict[str, str], Iterable[bytes]] | None = None
+        self._answer: Iterable[bytes] | None = None
         self._answered = self._done = False
         channel.on_data, channel.on_end = self._on_data, self._on_end
 
@@ -11879,16 +11871,14 @@ class LaneConnection:
             sink.abort()
 
     def _respond(self, status: str, headers: dict[str, str] | None = None, chunks: Iterable[bytes] = ()) -> None:
-        self._answer = (status, {"Content-Length": "0"} if headers is None else headers, chunks)
+        fields = {"Connection": "close", **(headers or {"Content-Length": "0"})}
+        self._answer = chain_bytes(render_head(f"HTTP/1.1 {status}", fields.items()), chunks)
 
     def _send(self) -> None:
         """Send the answer that was decided on, once."""
-        if self._answer is None or self._answered:
-            return
-        self._answered = True
-        status, headers, chunks = self._answer
-        head = render_head(f"HTTP/1.1 {status}", {"Connection": "close", **headers}.items())
-        self._channel.write(chain_bytes(head, chunks), finish=True)
+        if self._answer is not None and not self._answered:
+            self._answered = True
+            self._channel.write(self._answer, finish=True)
 
 
 def quote_name(name: str) -> str:
@@ -12007,7 +11997,8 @@ class Host:
         self.fetch: Fetch | None = None
         self.link: Link | None = None
         self.log_tail = bytearray()
-        self._log_time = 0.0  # when the model last printed something, monotonic
+        self._logs: list[Source] = []  # what the model prints comes through these
+        self._log_time = 0.0  # when it last did, monotonic
         self._plain: dict[int, RuntimeLog] = {}
         self.spoken: Spoken | None = None  # gets what the model prints in a prediction, if that comes another way too
 
@@ -12051,6 +12042,11 @@ class Host:
         """The names of the output files in the order in which the model gave them, as far as that was told."""
         return [name for log in self._plain.values() for name in log.files]
 
+    @property
+    def logs_ended(self) -> bool:
+        """Whether nothing more can be printed."""
+        return not any(source.open for source in self._logs)
+
     def ended(self) -> str:
         """What became of the model, in words."""
         return self.link.end_reason if self.link is not None else "it was never started"
@@ -12061,6 +12057,14 @@ class Host:
 
     def drain(self) -> None:
         """Wait, within bounds, until what the model printed has been shown."""
+
+    def await_silence(self, since: float, seconds: float, deadline: float) -> None:
+        """Wait until the model has printed nothing for so long from then on, or cannot, or until the deadline."""
+        while not self.logs_ended:
+            due = min(deadline, max(since, self._log_time) + seconds)
+            if time.monotonic() >= due:
+                return
+            self.loop.run(lambda: self.logs_ended, due)
 
     def stop(self, seconds: float) -> None:
         """Ask a model that has been set up to end, and wait until it has, for so long at most.
@@ -12168,10 +12172,6 @@ class ContainerHost(Host):
         """Whether the container has ended, or can no longer be reached."""
         return self.exit_code is not None or (bool(self.hello) and super().gone)
 
-    @property
-    def _logs_ended(self) -> bool:
-        return self._output is not None and not self._output.open
-
     def start(self) -> None:
         """Create and start the container and bring up the helper in it. Raises EngineError."""
         engine, name, settings = self._engine, self._plan.name, self._plan.body["HostConfig"]
@@ -12213,6 +12213,7 @@ class ContainerHost(Host):
             raise
         self._is_starting, self._has_init = False, bool(settings.get("Init"))
         self._output = self.loop.add(attach, self._on_log, on_room=self._on_room)
+        self._logs = [self._output]
         self._end = self.loop.add(ended, lambda data: self._on_exit(ended.feed(data)))
 
     def _fill(self) -> None:
@@ -12288,7 +12289,7 @@ class ContainerHost(Host):
 
     def is_due(self) -> bool:
         """Whether the helper turned out to be none, while the container lives."""
-        return super().gone and not self.hello and self.exit_code is None and not self._logs_ended
+        return super().gone and not self.hello and self.exit_code is None and not self.logs_ended
 
     def keep_up(self) -> None:
         """Try the next interpreter, if the last was none. Raises LanePortTaken."""
@@ -12330,10 +12331,11 @@ class ContainerHost(Host):
         deadline, wanted = time.monotonic() + DRAIN_LIMIT, 0
         if self.link is not None and not self.link.ended:
             wanted = self._marks + self.link.mark(f"{self._plan.name}-mark", time.monotonic() + 2)
-            self.wait(lambda: self._marks >= wanted or self._logs_ended, deadline)
-        quiet, began = DRAIN_QUIET if wanted else 10 * DRAIN_QUIET, 0.0 if wanted else time.monotonic()
-        while not self._logs_ended and time.monotonic() < min(deadline, max(began, self._log_time) + quiet):
-            self.wait(lambda: self._logs_ended, min(deadline, max(began, self._log_time) + quiet))
+            self.wait(lambda: self._marks >= wanted or self.logs_ended, deadline)
+        if wanted:
+            self.await_silence(0.0, DRAIN_QUIET, deadline)
+        else:
+            self.await_silence(time.monotonic(), 10 * DRAIN_QUIET, deadline)
 
     def close(self) -> None:
         """Kill the container and forget it. The engine removes it; the leash sees to it, or else the guardian."""
@@ -12582,7 +12584,7 @@ class ExecHost(ContainerHost):
         if self.exit_code is None:
             return False
         self._log_time = self._log_time or time.monotonic()
-        return self._logs_ended or time.monotonic() - self._log_time > DRAIN_LIMIT
+        return self.logs_ended or time.monotonic() - self._log_time > DRAIN_LIMIT
 
     def _refuse(self) -> None:
         """Nothing, unless the command could not be run. Raises CommandMissing, NotExecutable."""
@@ -12650,17 +12652,23 @@ def process_notice(config: Config) -> str:
     return f"not isolated: the model runs as you, in a virtual environment{without}"
 
 
-def pick_free_ports(number: int) -> Ports:
-    """Two ports of this machine that nobody listens on now, from a random `number`. Raises ModelGone: none is free."""
+def try_port(host: str, port: int) -> int:
+    """The port, which an address of this machine has free now; for 0 one that it has. Raises OSError."""
     import socket
 
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        trial.bind((host, port))
+        return int(trial.getsockname()[1])
+
+
+def pick_free_ports(number: int) -> Ports:
+    """Two ports of this machine that nobody listens on now, from a random `number`. Raises ModelGone: none is free."""
     for attempt in range(100):
         ports = pick_ports("host", number + 7 * attempt)
         try:
             for port in ports:
-                with socket.socket() as trial:
-                    trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    trial.bind(("127.0.0.1", port))
+                try_port("127.0.0.1", port)
             return ports
         except OSError:
             continue
@@ -12672,13 +12680,8 @@ PORT_HINT = "-p PORT names another one, -p 0 takes a free one"
 
 def claim_port(host: str, port: int) -> int:
     """The port, if an address of this machine has it free now; for 0 one that is. Raises UsageError."""
-    import socket
-
     try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind((host, port))
-            return int(trial.getsockname()[1])
+        return try_port(host, port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise port_taken(host, port) from error
@@ -12786,7 +12789,6 @@ class ProcessHost(Host):
         super().__init__(loop, console)
         self._plan, self._lane = plan, lane
         self._helper: subprocess.Popen[bytes] | None = None
-        self._logs: list[Source] = []  # the pipes that the model's log comes through
         self._lock = plan.lock
 
     @property
@@ -12825,9 +12827,6 @@ class ProcessHost(Host):
     def _add_log(self, stream: int, reading: int) -> None:
         self._logs.append(self.loop.add(PipeStream(reading), lambda data: self.show_log(stream, data)))
 
-    def _logs_ended(self) -> bool:
-        return not any(source.open for source in self._logs)
-
     def keep_up(self) -> None:
         """Look at how the model was started. Raises LanePortTaken, ModelGone."""
         if self.hello and not self.hello.get("lane") and self._lane is not None:
@@ -12850,12 +12849,8 @@ class ProcessHost(Host):
 
     def drain(self) -> None:
         """Wait, within bounds, until what the model printed has been shown."""
-        began = time.monotonic()
-        while not self._logs_ended():
-            due = min(max(began, self._log_time) + DRAIN_QUIET, began + DRAIN_LIMIT)
-            if time.monotonic() >= due:
-                return
-            self.loop.run(self._logs_ended, due)
+        now = time.monotonic()
+        self.await_silence(now, DRAIN_QUIET, now + DRAIN_LIMIT)
 
     def close(self) -> None:
         """End the model and the helper."""
