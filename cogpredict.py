@@ -7730,21 +7730,24 @@ class EngineReply:
     def pieces(self, limit: int = 0) -> Iterator[bytes]:
         """The body, piece by piece. Raises StreamError: it was cut, or is longer than the limit (0: none)."""
         total, data = 0, self.rest
+        while True:
+            piece = self.parse(data)
+            total += len(piece)
+            if limit and total > limit:
+                raise StreamError(f"{self.call}: the answer is longer than {limit} bytes")
+            if piece:
+                yield piece
+            data = b"" if self.complete else self._receive()
+            if not data:
+                return
+
+    def _receive(self) -> bytes:
         try:
-            while True:
-                piece = self.parse(data)
-                total += len(piece)
-                if limit and total > limit:
-                    raise StreamError(f"{self.call}: the answer is longer than {limit} bytes")
-                if piece:
-                    yield piece
-                if self.complete:
-                    return
-                data = self.connection.recv(BLOCK)
-                if not data:
-                    self._parser.close()
-                    return
-        except OSError as error:
+            data = self.connection.recv(BLOCK)
+            if not data:
+                self._parser.close()
+            return data
+        except (OSError, StreamError) as error:
             raise StreamError(f"{self.call}: the engine's answer was cut: {error}") from error
 
     def lines(self) -> Iterator[JSON]:
@@ -11969,6 +11972,18 @@ def is_dead(description: str) -> bool:
     return len(words) == 4 and words[:2] == own[:2] and describe_process(words[2]) != description
 
 
+def first_file(tar: bytes) -> bytes | None:
+    """What the first file of a tar holds; None without one."""
+    import io
+    import tarfile
+
+    try:
+        with tarfile.open(fileobj=io.BytesIO(tar), mode="r:") as archive:
+            return next((archive.extractfile(member) or io.BytesIO()).read() for member in archive if member.isfile())
+    except (tarfile.TarError, StopIteration):
+        return None
+
+
 GPU_HINT = ("the engine has no GPU for a container: it needs the NVIDIA driver and the NVIDIA Container Toolkit "
             "(on Podman a CDI specification: nvidia-ctk cdi generate); --cpu runs without a GPU")
 
@@ -12391,18 +12406,6 @@ def run_in_image(engine: Engine, body: JSON, loop: Loop, *, files: Iterable[byte
 
 EXEC_GRACE = 10.0  # seconds that a command gets to end after a signal, as docker stop gives it
 SIGNALS = {1: "HUP", 2: "INT", 15: "TERM"}
-
-
-def first_file(tar: bytes) -> bytes | None:
-    """What the first file of a tar holds; None without one."""
-    import io
-    import tarfile
-
-    try:
-        with tarfile.open(fileobj=io.BytesIO(tar), mode="r:") as archive:
-            return next((archive.extractfile(member) or io.BytesIO()).read() for member in archive if member.isfile())
-    except (tarfile.TarError, StopIteration):
-        return None
 
 
 class Terminal:
