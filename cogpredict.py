@@ -5352,7 +5352,7 @@ class IgnoreRules(NamedTuple):
         return ignored, tuple(found)
 
 
-def parse_ignore(text: str, *, name: str = ".dockerignore") -> IgnoreRules:
+def parse_ignore(text: str) -> IgnoreRules:
     """The rules in a .dockerignore. Raises UsageError: a line is no pattern.
 
     >>> parse_ignore("*.pyc").judge("a.pyc", ())[0], parse_ignore("*.pyc").judge("sub/a.pyc", ())[0]
@@ -5371,7 +5371,7 @@ def parse_ignore(text: str, *, name: str = ".dockerignore") -> IgnoreRules:
                 raise ValueError("an exception to nothing")
             regex = pattern_regex(pattern)
         except ValueError as error:
-            raise UsageError(f"{name}:{number}: {line.strip()!r} is no pattern: {error}",
+            raise UsageError(f".dockerignore:{number}: {line.strip()!r} is no pattern: {error}",
                              hint="escape a literal *, ?, [ or \\ with a backslash") from error
         if not groups or groups[-1][0] is not ignores:
             groups.append((ignores, []))
@@ -5720,9 +5720,9 @@ def read_large_file(path: str, descriptor: int, header: bytes, size: int,
         os.close(descriptor)
 
 
-def tar_file(name: str, data: bytes, mode: int = 0o644, mtime: int = GENERATED_TIME) -> bytes:
+def tar_file(name: str, data: bytes, mode: int = 0o644) -> bytes:
     """A file as part of a tar; TAR_END behind the last one makes it whole."""
-    return tar_header(os.fsencode(name), mode, len(data), mtime) + data + bytes(-len(data) % 512)
+    return tar_header(os.fsencode(name), mode, len(data), GENERATED_TIME) + data + bytes(-len(data) % 512)
 
 
 def tar_header(name: bytes, mode: int, size: int, mtime: int, kind: bytes = b"0", link: bytes = b"") -> bytes:
@@ -8097,14 +8097,12 @@ class Engine(Wire):
                      headers=[("Content-Type", "application/x-tar")])
         return names
 
-    def image_build(self, query: Mapping[str, str], body: Iterable[bytes],
-                    headers: Iterable[tuple[str, str]] = ()) -> Iterator[JSON]:
+    def image_build(self, query: Mapping[str, str], body: Iterable[bytes]) -> Iterator[JSON]:
         """POST /build: the builder's lines, the failing one included (see stream_failure). The context is sent first.
 
         Closing the iterator ends the build. Raises EngineError: refused before it began.
         """
-        return self._stream("POST", "/build", query, pieces=body,
-                            headers=[("Content-Type", "application/x-tar"), *headers])
+        return self._stream("POST", "/build", query, pieces=body, headers=[("Content-Type", "application/x-tar")])
 
     def image_remove(self, image: str, *, prune: bool = True) -> None:
         """DELETE /images/{name}. One that is gone is success; raises EngineError: 409, a container uses it.
@@ -9317,23 +9315,21 @@ class RpcReply(NamedTuple):
 
 
 Method = Callable[[bytes], RpcReply]
-Credentials = Callable[[str], Any]  # a registry's host to (user, secret), or to nothing
 
 
-def session_methods(secrets: Mapping[str, Callable[[], bytes]], credentials: Credentials | None) -> dict[str, Method]:
-    """The methods that a build may call, by path. Source: moby/buildkit, session/secrets and session/auth, *.proto."""
+def session_methods(secrets: Mapping[str, bytes]) -> dict[str, Method]:
+    """The methods that a build may call, by path. Source: moby/buildkit, session/secrets and session/auth, *.proto.
+
+    There are no credentials: what a build starts from was pulled before it.
+    """
     def get_secret(request: bytes) -> RpcReply:
         name = Protobuf(request).text(1)
         if name not in secrets:
             return RpcReply(status=NOT_FOUND, why=f"secret {name}: not found")
-        return RpcReply(render_field(1, secrets[name]()))
+        return RpcReply(render_field(1, secrets[name]))
 
-    def get_credentials(request: bytes) -> RpcReply:
-        found = credentials(Protobuf(request).text(1)) if credentials else None
-        texts = enumerate(found or (), 1)
-        return RpcReply(b"".join(render_field(field, text.encode()) for field, text in texts if text))
-
-    return {HEALTH: lambda request: RpcReply(b"\x08\x01"), GET_SECRET: get_secret, CREDENTIALS: get_credentials}
+    return {HEALTH: lambda request: RpcReply(b"\x08\x01"), GET_SECRET: get_secret,
+            CREDENTIALS: lambda request: RpcReply()}
 
 
 def session_headers(uuid: str, methods: Iterable[str]) -> list[tuple[str, str]]:
@@ -9500,7 +9496,7 @@ class Session:
             return RpcReply(status=INTERNAL, why="not one plain message")
         try:
             return method(body[5:])
-        except (CogError, OSError) as error:
+        except StreamError as error:
             return RpcReply(status=UNKNOWN, why=str(error))
 
     def _flush(self) -> None:
@@ -9670,31 +9666,30 @@ class BuildView:
 
 
 def build_image(engine: Engine, console: Console, *, query: Mapping[str, str], context: Iterable[bytes],
-                secrets: Mapping[str, Callable[[], bytes]] | None = None, credentials: Credentials | None = None,
-                registries: Collection[str] = (), quiet: bool = False) -> str:
+                secrets: Mapping[str, bytes] | None = None, quiet: bool = False) -> str:
     """The id of the image that a context builds, shown as it comes about; with `quiet` only a failure is shown.
 
-    A session is opened where secrets or credentials are given; Podman, which has none, gets the secrets as files beside
-    the context and the credentials of the registries that are named. Whatever ends this function ends the build.
+    A session is opened where secrets are given; Podman, which has none, gets them as files beside the context. Whatever
+    ends this function ends the build.
     Raises BuildFailed: a step failed, its log was shown; EngineError; StreamError: the answer was cut.
     """
     import contextlib
 
     secrets = secrets or {}
     wanted = {"version": "2", "rm": "1", "forcerm": "1", **query}
-    headers: list[tuple[str, str]] = []
     with contextlib.ExitStack() as stack:
         view = stack.enter_context(BuildView(console, quiet=quiet))
         pieces = view.count(context)
         if engine.is_podman:
             pieces, more = podman_secrets(pieces, secrets)
             wanted.update(more)
-            headers = registry_config(credentials, registries)
-        elif secrets or credentials:
+        elif secrets:
+            methods = session_methods(secrets)
             wanted["session"] = os.urandom(16).hex()
-            stack.enter_context(open_session(engine, wanted["session"], secrets, credentials, console.debug))
+            transport = engine.session_open(session_headers(wanted["session"], methods))
+            stack.enter_context(SessionPump(Session(methods), transport, console.debug))
         try:
-            lines = engine.image_build(wanted, pieces, headers)
+            lines = engine.image_build(wanted, pieces)
         except EngineError as error:
             raise BuildFailed(f"the build could not begin: {error.message}", hint=build_hint(error.message)) from error
         with contextlib.closing(lines):  # type: ignore[type-var]
@@ -9708,15 +9703,7 @@ def build_image(engine: Engine, console: Console, *, query: Mapping[str, str], c
     return view.image
 
 
-def open_session(engine: Engine, uuid: str, secrets: Mapping[str, Callable[[], bytes]], credentials: Credentials | None,
-                 debug: Callable[[str], None]) -> SessionPump:
-    """A session for one build, to be entered. Raises EngineError: the engine has none."""
-    methods = session_methods(secrets, credentials)
-    return SessionPump(Session(methods), engine.session_open(session_headers(uuid, methods)), debug)
-
-
-def podman_secrets(context: Iterable[bytes],
-                   secrets: Mapping[str, Callable[[], bytes]]) -> tuple[Iterator[bytes], dict[str, str]]:
+def podman_secrets(context: Iterable[bytes], secrets: Mapping[str, bytes]) -> tuple[Iterator[bytes], dict[str, str]]:
     """The context with the secrets in front of it, and the query that keeps them out of the image."""
     import itertools
     import json
@@ -9724,21 +9711,9 @@ def podman_secrets(context: Iterable[bytes],
     if not secrets:
         return iter(context), {}
     places = {name: f"podman-build-secret{number}" for number, name in enumerate(sorted(secrets))}
-    files = (tar_file(place, secrets[name](), 0o600) for name, place in places.items())
+    files = (tar_file(place, secrets[name], 0o600) for name, place in places.items())
     given = [f"id={name},src={place}" for name, place in places.items()]
     return itertools.chain(files, context), {"secrets": json.dumps(given)}
-
-
-def registry_config(credentials: Credentials | None, registries: Collection[str]) -> list[tuple[str, str]]:
-    """The header that gives a builder without sessions its credentials; none where there are none."""
-    import base64
-    import json
-
-    found = {host: credentials(host) for host in registries} if credentials else {}
-    config = {host: {"username": pair[0], "password": pair[1]} for host, pair in found.items() if pair}
-    if not config:
-        return []
-    return [("X-Registry-Config", base64.urlsafe_b64encode(json.dumps(config).encode()).decode())]
 
 
 def build_hint(message: str) -> str:
@@ -14846,7 +14821,7 @@ def build_project(engine: Engine, name: str, files: Mapping[str, bytes], setting
     query, dockerfile = add_labels({PROJECT_LABEL: config.project}, {**build_query(options, world.environ), "t": name},
                                    files[path], podman=engine.is_podman)
     context = [render_extra_files({**files, path: dockerfile}) + TAR_END]
-    secrets = {PIP_SECRET: settings.pip_conf.encode} if settings.pip_conf else None
+    secrets = {PIP_SECRET: settings.pip_conf.encode()} if settings.pip_conf else None
     build_image(engine, world.console, query=query, context=context, secrets=secrets, quiet=is_quiet(options))
 
 
@@ -15509,7 +15484,6 @@ def find_built(engine: Engine, build: Build) -> str:
 
 def build_labelled(engine: Engine, build: Build, options: Options, world: World) -> str:
     """The id of the image of a project with its source, built and labelled under its name. Raises BuildFailed."""
-    import functools
     import hashlib
 
     digest = hashlib.sha256(repr(build.words).encode())
@@ -15518,9 +15492,8 @@ def build_labelled(engine: Engine, build: Build, options: Options, world: World)
     guardian = Guardian(lambda: engine.detached_remove(run, unlabelled), engine.descriptors())
     # With one label, so that removing it takes no step that changes files out of Podman's cache.
     query = {**build_query(options, world.environ), "t": unlabelled, "labels": '{"run.cog.has_init":"true"}'}
-    secrets = {key: functools.partial(bytes, value) for key, value in build.secrets.items()}
     try:
-        build_image(engine, world.console, query=query, secrets=secrets, quiet=is_quiet(options),
+        build_image(engine, world.console, query=query, secrets=build.secrets, quiet=is_quiet(options),
                     context=build.context(world.console.warn, digest.update))
         world.console.info("Adding labels to image...")
         labels = {**build.labels, DIGEST_LABEL: digest.hexdigest()}

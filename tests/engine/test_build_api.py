@@ -140,7 +140,7 @@ def test_a_secret_is_there_and_stays_nowhere(
     digest = hashlib.sha256(secret).hexdigest()
     image = build(f"FROM {BASE}\nRUN --mount=type=secret,id=tok echo $(sha256sum < /run/secrets/tok)\n"
                   f"COPY . /src/\nRUN echo LEFT $(ls -A /run/secrets /src 2>/dev/null)\n# {uuid.uuid4().hex}",
-                  tmp_path, secrets={"tok": lambda: secret})
+                  tmp_path, secrets={"tok": secret})
     shown = capfd.readouterr().err
     assert f" {digest} -" in shown
     assert "podman-build-secret" not in shown.partition("LEFT")[2].splitlines()[0]
@@ -150,8 +150,7 @@ def test_a_secret_is_there_and_stays_nowhere(
 
 def test_a_base_image_that_is_nowhere_has_a_hint(build: Builder, tmp_path: Path) -> None:
     with pytest.raises(BuildFailed) as caught:
-        build("FROM registry.invalid/nothing:1", tmp_path, quiet=True, credentials=lambda host: None,
-              registries=["registry.invalid"])
+        build("FROM registry.invalid/nothing:1", tmp_path, quiet=True)
     assert "--base-image" in caught.value.hint
 
 
@@ -178,7 +177,7 @@ def test_an_interrupt_ends_the_step(build: Builder, engine: Engine, tmp_path: Pa
 
     with pytest.raises(KeyboardInterrupt):
         build(f"FROM {BASE}\nRUN python -uc 'print(\"begun\"); import time; time.sleep(30)' {marker}", tmp_path,
-              console=Stop({}), secrets={"x": lambda: b"y"})
+              console=Stop({}), secrets={"x": b"y"})
     if seen == [False]:
         pytest.skip("the engine's processes cannot be seen from here")
     if engine.is_podman:

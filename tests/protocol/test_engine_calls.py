@@ -377,10 +377,9 @@ def test_a_failure_inside_a_stream_is_an_error_in_the_engines_words() -> None:
 def test_a_build_hands_its_failing_line_on() -> None:
     row = {"errorDetail": {"message": "exit code: 7"}, "error": "exit code: 7"}
     with FakeEngine([Step("POST /v1.41/build", chunked(json.dumps(row).encode()))]) as fake, fake.engine() as engine:
-        assert list(engine.image_build({}, [b"tar"], [("X-Registry-Config", "e30=")])) == [row]
+        assert list(engine.image_build({}, [b"tar"])) == [row]
     assert fake.seen[0].body == b"tar"
     assert fake.seen[0].headers["content-type"] == "application/x-tar"
-    assert fake.seen[0].headers["x-registry-config"] == "e30="
 
 
 def test_closing_a_build_closes_its_connection() -> None:
