@@ -14781,7 +14781,9 @@ def find_development_image(engine: Engine, config: Config, options: Options, wor
     world.console.info("Building Docker image from environment in cog.yaml...")
     for base in list_base_images(config, settings):
         pull_base(engine, base, options, world)
-    build_project(engine, name, files, settings, config, options, world)
+    build_from_files(engine, files, {**build_query(options, world.environ), "t": name},
+                     {PROJECT_LABEL: config.project}, world.console, quiet=is_quiet(options),
+                     secrets={PIP_SECRET: settings.pip_conf.encode()} if settings.pip_conf else None)
     for image in engine.image_list(f"{PROJECT_LABEL}={config.project}"):
         for tag in image.get("RepoTags") or []:
             if tag != name and not tag.endswith(f"/{name}"):
@@ -14814,15 +14816,13 @@ def pull_base(engine: Engine, base: str, options: Options, world: World) -> str:
     return str((engine.image_inspect(base) or {}).get("Id"))
 
 
-def build_project(engine: Engine, name: str, files: Mapping[str, bytes], settings: BuildSettings, config: Config,
-                  options: Options, world: World) -> None:
-    """Build the image of a project's environment; the project itself is not part of it. Raises BuildFailed."""
-    path = f"{BUILD_FOLDER}/Dockerfile"
-    query, dockerfile = add_labels({PROJECT_LABEL: config.project}, {**build_query(options, world.environ), "t": name},
-                                   files[path], podman=engine.is_podman)
+def build_from_files(engine: Engine, files: Mapping[str, bytes], query: Mapping[str, str], labels: Mapping[str, str],
+                     console: Console, *, secrets: Mapping[str, bytes] | None = None, quiet: bool = True) -> str:
+    """The id of an image with labels that is built from nothing but files of our making. Raises BuildFailed."""
+    path = query["dockerfile"]
+    query, dockerfile = add_labels(labels, query, files[path], podman=engine.is_podman)
     context = [render_extra_files({**files, path: dockerfile}) + TAR_END]
-    secrets = {PIP_SECRET: settings.pip_conf.encode()} if settings.pip_conf else None
-    build_image(engine, world.console, query=query, context=context, secrets=secrets, quiet=is_quiet(options))
+    return build_image(engine, console, query=query, context=context, secrets=secrets, quiet=quiet)
 
 
 def open_project(engine: Engine, model: Model, options: Options, world: World) -> tuple[JSON, Model]:
@@ -15442,9 +15442,7 @@ def label_image(engine: Engine, base: str, name: str, labels: dict[str, str], op
     if same and old == new and old_labels == {**new_labels, **labels}:
         return str(before["Id"])
     query = {"t": name, "dockerfile": "Dockerfile", **({"platform": options.platform} if options.platform else {})}
-    query, dockerfile = add_labels(labels, query, f"FROM {base}\n".encode(), podman=engine.is_podman)
-    context = [render_extra_files({"Dockerfile": dockerfile}) + TAR_END]
-    return build_image(engine, world.console, query=query, context=context, quiet=True)
+    return build_from_files(engine, {"Dockerfile": f"FROM {base}\n".encode()}, query, labels, world.console)
 
 
 DIGEST_LABEL = "cog.pyz.build"  # the label whose value is the hash of all that decided an image

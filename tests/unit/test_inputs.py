@@ -471,6 +471,13 @@ def test_no_usable_inputs(document: Any) -> None:
     assert cog.input_schema(document) is None
 
 
+def test_a_constant_is_the_only_choice() -> None:
+    schema = schema_of(mode={"const": "fast", "type": "string"})
+    cog.check_inputs({"mode": "fast"}, schema)
+    with pytest.raises(cog.InputError, match="must be one of: fast"):
+        cog.check_inputs({"mode": "slow"}, schema)
+
+
 def test_a_schema_that_refers_to_itself() -> None:
     loop = {"anyOf": [{"$ref": "#/components/schemas/A"}, {"$ref": "#/components/schemas/A"}]}
     document = {"components": {"schemas": {"Input": {"properties": {"x": loop}}, "A": loop}}}
