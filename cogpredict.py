@@ -3565,7 +3565,7 @@ def finish_property(name: str, order: int, done: Property, enums: dict[str, JSON
 
 OUTPUTS: dict[str, JSON] = {
     **SCALARS,
-    **dict.fromkeys(("Any", "opaque"), {"type": "object"}),
+    "Any": {"type": "object"},
     "IO": {"type": "string", "format": "uri"},
     "datetime": {"type": "string", "format": "date-time"},
     "date": {"type": "string", "format": "date"},
@@ -3586,6 +3586,8 @@ def return_schema(reader: SchemaReader, info: TypeInfo, seen: tuple[object, ...]
     """The schema of a returned type, models inlined. Raises SchemaError, without a position."""
     if info.kind in OUTPUTS:
         return dict(OUTPUTS[info.kind])
+    if info.kind == "opaque":
+        return input_fragment(info)
     if info.kind in ITERATORS:
         return iterator_schema(reader, info, seen)
     if info.kind == "dict":

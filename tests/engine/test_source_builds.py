@@ -121,8 +121,20 @@ def test_a_local_wheel_is_installed_and_a_changed_one_anew(model):
     code, out, err = run("predict")
     assert (code, out) == (0, "first\n"), err
     make_wheel(wheel, "tinytool", "WORD = 'second'\n")
+    (run.project / "requirements.txt").write_text(f"tinytool @ file://wheels/{wheel.name}\n")
     code, out, err = run("predict")
     assert (code, out) == (0, "second\n"), err
+
+
+def test_an_input_of_another_packages_type_takes_what_json_can_say(model):
+    run = model("echo")
+    change(run.project, "text: str = Input", "text: Space = Input", "predict.py")
+    change(run.project, "from cog", "from types import SimpleNamespace as Space\nfrom cog", "predict.py")
+    change(run.project, ", default=\"world\"", "", "predict.py")
+    change(run.project, '" ".join([text] * repeat)', "text['b'][0]", "predict.py")
+    code, out, err = run("predict", "-i", 'text={"b": ["word"]}')
+    assert (code, out) == (0, "word\n"), err
+    assert "type 'Space' is not in the project" in err
 
 
 def test_twenty_thousand_files(model, name):
