@@ -12162,7 +12162,12 @@ class ContainerHost(Host):
     @property
     def gone(self) -> bool:
         """Whether the container has ended, or can no longer be reached."""
-        return self.exit_code is not None or (bool(self.hello) and super().gone)
+        return self.exit_code is not None or (super().gone and (bool(self.hello) or self._is_cut))
+
+    @property
+    def _is_cut(self) -> bool:
+        """Whether the engine broke off before it told the container's exit code."""
+        return self._end is not None and not self._end.open and self.exit_code is None
 
     def start(self) -> None:
         """Create and start the container and bring up the helper in it. Raises EngineError."""
@@ -12281,7 +12286,7 @@ class ContainerHost(Host):
 
     def is_due(self) -> bool:
         """Whether the helper turned out to be none, while the container lives."""
-        return super().gone and not self.hello and self.exit_code is None and not self.logs_ended
+        return super().gone and not self.gone and not self.logs_ended
 
     def keep_up(self) -> None:
         """Try the next interpreter, if the last was none. Raises LanePortTaken."""
@@ -12559,7 +12564,7 @@ class ExecHost(ContainerHost):
 
     def _is_over(self) -> bool:
         """Whether nothing more is to be expected, be it that nothing came for long after the end."""
-        if self._closed_pipe or (self._end is not None and not self._end.open and self.exit_code is None):
+        if self._closed_pipe or self._is_cut:
             return True
         if self.exit_code is None:
             return False

@@ -345,17 +345,19 @@ def test_a_full_disk_is_an_output_error(cog, images):
     assert done.code == 7 and "No space left" in done.err.replace("no space", "No space")
 
 
-@pytest.mark.parametrize("seconds, until", [("30", "Starting"), ("0", "Running prediction")])
-def test_an_engine_that_vanishes(command, images, tmp_path, seconds, until):
+@pytest.mark.parametrize("seconds, until, pause", [("30", "Starting", 0), ("30", "Starting", 1),
+                                                   ("0", "Running prediction", 1)])
+def test_an_engine_that_vanishes(command, images, tmp_path, seconds, until, pause):
     engine = Cutter(tmp_path / "engine.sock")
     child = subprocess.Popen([*command, "predict", images("slow", NEWEST), "--engine", f"unix://{engine.path}", "-e",
                               f"SLOW_SETUP={seconds}", "-i", "seconds=30"], stderr=subprocess.PIPE, cwd=tmp_path)
     seen = b""
     while until.encode() not in seen:
         seen += child.stderr.read1()
-    time.sleep(1)  # by then the helper runs: it is what ends the container
+    time.sleep(pause)  # after a second the helper runs, which ends the container; before, the guardian does
     engine.cut()
     seen += child.communicate(timeout=20)[1]
     assert child.returncode == 6, seen
     assert b"the way to the model was cut" in seen and b"Traceback" not in seen
     assert list(tmp_path.iterdir()) == []
+    engine.listen()
