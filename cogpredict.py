@@ -558,6 +558,15 @@ def parse_http_url(text: str) -> str:
     return text
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text can be told to others: no byte of a command line that is no UTF-8 is in it.
+
+    >>> is_utf8("é"), is_utf8(os.fsdecode(b"\\xff"))
+    (True, False)
+    """
+    return text.encode("utf-8", "replace") == text.encode("utf-8", "surrogatepass")
+
+
 def split_input(argument: str) -> tuple[str, str]:
     """One `-i NAME=VALUE`, split at its first `=`, one pair of quotes around the value removed.
 
@@ -4551,6 +4560,8 @@ def find_text_faults(name: str, value: str, fragment: JSON) -> Iterator[Fault]:
     if is_file(fragment) and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", value):
         yield Fault(f'invalid input "{name}": "{value[:100]}" is not a URL; a file is given as @PATH',
                     hint=f"-i {name.partition('.')[0]}=@{value[:100]}")
+    if not is_utf8(value):
+        yield Fault(f'invalid input "{name}": its text is not UTF-8', hint="a file is given as @PATH")
     if len(value) > fragment.get("maxLength", len(value)):
         yield Fault(f'invalid input "{name}": maximum string length is {fragment["maxLength"]}')
     if len(value) < fragment.get("minLength", 0):
@@ -11869,7 +11880,7 @@ def quote_name(name: str) -> str:
     """
     from urllib.parse import quote
 
-    return quote(name, safe="")
+    return quote(name, safe="", errors="replace")
 
 
 def read_pieces(open_file: Callable[[], BinaryIO], size: int | None) -> Iterator[bytes]:
@@ -13343,7 +13354,8 @@ class Progress:
         """Take one webhook, or the answer to the request."""
         self.grow(event.get("output"))
         if event.get("status") in FINAL:
-            self.final = event
+            failed = event["status"] == "succeeded" and event.get("error")  # so does 0.16 after an output without a file
+            self.final = {**event, "status": "failed"} if failed else event
 
     def grow(self, output: object) -> None:
         """Take the output so far."""
@@ -14551,6 +14563,8 @@ def open_image(engine: Engine, options: Options, world: World) -> tuple[str, JSO
 def read_project(options: Options, world: World) -> Config:
     """The config of the model in this folder. Raises ConfigError."""
     config = read_config(find_config(world.cwd, options.file))
+    if not is_utf8(config.project):
+        raise ConfigError(f"{config.project}: the folder's name is not UTF-8", hint="rename it")
     for text in config.warnings:
         world.console.warn(text)
     predict, train = (full_reference(getattr(config, mode), config.project, mode) for mode in ("predict", "train"))

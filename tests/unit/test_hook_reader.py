@@ -106,6 +106,12 @@ def test_what_only_looks_like_the_log_stays():
     assert read([json.dumps(document).encode()], 3) == ([document], b"")
 
 
+def test_a_success_with_an_error_is_a_failure():
+    progress = Progress(print)
+    progress.hook({"status": "succeeded", "error": "no such file", "output": None})
+    assert progress.final == {"status": "failed", "error": "no such file", "output": None}
+
+
 def test_events_and_responses_together_show_the_log_once_and_the_output_too():
     def render_event(name, **data):
         return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()

@@ -290,7 +290,8 @@ def test_no_file_is_read_for_a_wrong_name(shelf: Shelf) -> None:
     (union(INTEGER, BOOLEAN), "x", 'invalid input "x": doesn\'t match any schema from "anyOf"'),
     (FILE, "photo.jpg", 'invalid input "x": "photo.jpg" is not a URL; a file is given as @PATH'),
     (FILE, "", 'invalid input "x": "" is not a URL; a file is given as @PATH'),
-], ids=str)
+    (STRING, "a\udcff", 'invalid input "x": its text is not UTF-8'),
+], ids=repr)
 def test_a_fault_in_its_words(shelf: Shelf, fragment: Any, text: str, said: str) -> None:
     assert fault(shelf, schema_of(x=fragment), f"x={text}") == said
 
