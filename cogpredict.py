@@ -13354,7 +13354,8 @@ class Progress:
         """Take one webhook, or the answer to the request."""
         self.grow(event.get("output"))
         if event.get("status") in FINAL:
-            failed = event["status"] == "succeeded" and event.get("error")  # so does 0.16 after an output without a file
+            # runtimes up to 0.16 let an output file that is not there fail, and then succeed
+            failed = event["status"] == "succeeded" and event.get("error")
             self.final = {**event, "status": "failed"} if failed else event
 
     def grow(self, output: object) -> None:
@@ -13389,10 +13390,12 @@ def wait_for_setup(host: Host, limit: float, console: Console) -> None:
         said, ended = last_line(bytes(host.log_tail)), host.ended()
         if host.lost:
             raise ModelGone(f"the model was lost during its setup: {ended}")
-        foreign = "exec format error" in said.lower()
-        raise SetupFailed(f"setup failed: {ended}" + (f"; last log line: {said}" if said else ""),
-                          hint="the image is for another platform than this engine; --platform names the one to pull"
-                          if foreign else "")
+        hint = ""
+        if "exec format error" in said.lower():
+            hint = "the image is for another platform than this engine; --platform names the one to pull"
+        elif b"in extract_class_sources" in host.log_tail:  # of runtimes before 0.17
+            hint = "the predictor's base must be a plain name: from cog import BasePredictor; class NAME(BasePredictor)"
+        raise SetupFailed(f"setup failed: {ended}" + (f"; last log line: {said}" if said else ""), hint=hint)
     if host.health == "SETUP_FAILED":
         raise setup_failure(host, console)
     if host.health not in ("READY", "BUSY"):
