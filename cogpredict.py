@@ -5288,6 +5288,12 @@ def read_text(path: str) -> str:
         return file.read()
 
 
+def read_bytes(path: str) -> bytes:
+    """A file's contents. Raises OSError."""
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def read_pip_conf(environ: Mapping[str, str]) -> str:
     """A pip.conf with the indexes and proxies that this machine's pip (else uv) uses, from its files and variables;
     empty where it uses the usual ones. Paths of this machine are left out: the build does not see them."""
@@ -5791,7 +5797,8 @@ def pax_header(records: list[tuple[bytes, bytes]]) -> bytes:
 
 # == 9. Plan ==================================================================
 # In: Options, the image's inspect document, what the engine is. Out: the body of the create call and what
-# the host must know beside it. Pure: ports and names are chosen by the caller and handed in.
+# the host must know beside it. Ports and names are chosen by the caller and handed in; but for the config of a
+# project, which is sent along, nothing is read.
 
 MODEL_PORT = 5000  # where a model listens in a network of its own
 RUN_LABEL = "cog.pyz.run"  # the label of every container of ours; its value is the run's name
@@ -5885,6 +5892,21 @@ class Runnable(NamedTuple):
     def environment(self) -> dict[str, str]:
         """The variables that it is given: those that say where a project's model is, and the user's."""
         return {**(self.project.environment if self.project else {}), **self.variables}
+
+
+def plan_project(config: Config, document: JSON | None, *, is_local: bool) -> Project:
+    """How the container gets the project. Raises ConfigError: the config cannot be read again."""
+    schema = render_schema(document).encode() if document is not None else b""
+    try:
+        own = read_bytes(os.path.join(config.project, config.file_name))
+    except OSError as error:
+        raise ConfigError(f"{config.file_name} cannot be read any more: {error.strerror}") from error
+    old = version_numbers(config.python_version)[:2] < (3, 10) or (0,) < version_numbers(config.sdk_version) < (0, 17)
+    renamed = old and config.file_name != "cog.yaml"
+    files = {config.file_name: own, **({".cog/openapi_schema.json": schema} if schema else {}),
+             **({"cog.yaml": own} if renamed else {})}
+    copied = renamed or not is_local or not os.access(config.project, os.W_OK)
+    return Project(config.project, runtime_environment(config), schema, files, copied)
 
 
 class Plan(NamedTuple):
@@ -9727,6 +9749,23 @@ def podman_secrets(context: Iterable[bytes], secrets: Mapping[str, bytes]) -> tu
     files = (tar_file(place, secrets[name], 0o600) for name, place in places.items())
     given = [f"id={name},src={place}" for name, place in places.items()]
     return itertools.chain(files, context), {"secrets": json.dumps(given)}
+
+
+def build_from_files(engine: Engine, files: Mapping[str, bytes], query: Mapping[str, str], labels: Mapping[str, str],
+                     console: Console, *, secrets: Mapping[str, bytes] | None = None, quiet: bool = True) -> str:
+    """The id of an image with labels that is built from nothing but files of our making. Raises BuildFailed."""
+    path = query["dockerfile"]
+    query, dockerfile = add_labels(labels, query, files[path], podman=engine.is_podman)
+    context = [render_extra_files({**files, path: dockerfile}) + TAR_END]
+    return build_image(engine, console, query=query, context=context, secrets=secrets, quiet=quiet)
+
+
+def remove_image(engine: Engine, name: str, console: Console, *, prune: bool = True) -> None:
+    """Take a name from an image, and remove the image with its last one; where that fails, it stays."""
+    try:
+        engine.image_remove(name, prune=prune)
+    except EngineError as error:
+        console.debug(f"{name} stays: {error}")
 
 
 def build_hint(message: str) -> str:
@@ -14033,6 +14072,28 @@ def remove_quietly(path: str) -> None:
         pass
 
 
+def write_own_file(project: str, name: str, data: bytes) -> None:
+    """Put a file into the project's .cog, only when it differs, and whole. Raises OutputError."""
+    path = os.path.join(project, ".cog", name)
+    try:
+        if read_bytes(path) == data:
+            return
+    except OSError:
+        pass  # there is none yet
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    except OSError as error:
+        raise write_fault(path, error) from error
+    staged = StagedFile(os.path.dirname(path), f"{name}.{os.urandom(4).hex()}.part", path)
+    try:
+        staged.write(data)
+        staged.publish(path, path)
+    except OutputError as error:
+        raise OutputError(str(error), hint="make room there" if error.hint else "") from error
+    finally:
+        staged.abort()
+
+
 # What a model sends becomes names and text.
 
 
@@ -14224,7 +14285,6 @@ class OutputStore:
         self._taken = {plan.name.lower()} if plan.name else set()
         self._succeeded, self._uploads_at = True, ""
         self.fetch: Fetch | None = None
-        self.written: list[str] = []
         self._guardian = None if has_unnamed(self._staging_folder()) else Guardian(self._sweep)
         if plan.warning:
             console.warn(plan.warning)
@@ -14276,8 +14336,8 @@ class OutputStore:
         return self._stage("", mime)
 
     def finish(self, response: JSON, *, uploads_at: str = "", live: LiveText | None = None,
-               given: Sequence[str] = ()) -> list[str]:
-        """Print and save the result; the paths that were written.
+               given: Sequence[str] = ()) -> None:
+        """Print and save the result.
 
         `uploads_at` begins the URL of each upload, its number follows; `live` has shown the text so far; `given` are
         the names of the files in the model's order: runtimes from 0.17 on list them in that in which uploads end.
@@ -14285,11 +14345,11 @@ class OutputStore:
         """
         self._uploads_at = uploads_at
         try:
-            return self._finish({**response, "output": self._put_in_order(response.get("output"), given)}, live)
+            self._finish({**response, "output": self._put_in_order(response.get("output"), given)}, live)
         except RecursionError:
             raise StreamError("the model's output is nested too deeply") from None
 
-    def _finish(self, response: JSON, live: LiveText | None) -> list[str]:
+    def _finish(self, response: JSON, live: LiveText | None) -> None:
         output, status, error = response.get("output"), response.get("status"), response.get("error")
         self._succeeded = status == "succeeded"
         if live is not None and isinstance(output, list):
@@ -14305,7 +14365,6 @@ class OutputStore:
         if not self._succeeded:
             what = f'{self._plan.noun.capitalize()} failed with status "{status}"'
             raise PredictionFailed(what + (f": {error}" if error else ""))
-        return self.written
 
     def _put_in_order(self, output: Value, given: Sequence[str]) -> Value:
         """The output; if it is a list of just the files of these names, in their order. Of one name: as they came."""
@@ -14432,7 +14491,6 @@ class OutputStore:
     def _publish(self, staged: StagedFile, name: str) -> None:
         shown = self._plan.prefix + name
         staged.publish(os.path.join(self._plan.folder, name), shown)
-        self.written.append(shown)
         self._console.info(f"Written output to: {shown}")
 
     def _write(self, data: bytes) -> None:
@@ -14489,12 +14547,6 @@ def read_text_file(path: str, flag: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UsageError(f"{flag} {path}: {reason}") from error
-
-
-def read_bytes(path: str) -> bytes:
-    """A file's contents. Raises OSError."""
-    with open(path, "rb") as file:
-        return file.read()
 
 
 def is_archive(image: str) -> bool:
@@ -14735,43 +14787,6 @@ def ask_environment(model: Model, options: Options, world: World) -> Model:
         os.close(environment.lock)
 
 
-def plan_project(config: Config, document: JSON | None, *, is_local: bool) -> Project:
-    """How the container gets the project. Raises ConfigError: the config cannot be read again."""
-    schema = render_schema(document).encode() if document is not None else b""
-    try:
-        own = read_bytes(os.path.join(config.project, config.file_name))
-    except OSError as error:
-        raise ConfigError(f"{config.file_name} cannot be read any more: {error.strerror}") from error
-    old = version_numbers(config.python_version)[:2] < (3, 10) or (0,) < version_numbers(config.sdk_version) < (0, 17)
-    renamed = old and config.file_name != "cog.yaml"
-    files = {config.file_name: own, **({".cog/openapi_schema.json": schema} if schema else {}),
-             **({"cog.yaml": own} if renamed else {})}
-    copied = renamed or not is_local or not os.access(config.project, os.W_OK)
-    return Project(config.project, runtime_environment(config), schema, files, copied)
-
-
-def write_own_file(project: str, name: str, data: bytes) -> None:
-    """Put a file into the project's .cog, only when it differs, and whole. Raises OutputError."""
-    path = os.path.join(project, ".cog", name)
-    try:
-        if read_bytes(path) == data:
-            return
-    except OSError:
-        pass  # there is none yet
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-    except OSError as error:
-        raise write_fault(path, error) from error
-    staged = StagedFile(os.path.dirname(path), f"{name}.{os.urandom(4).hex()}.part", path)
-    try:
-        staged.write(data)
-        staged.publish(path, path)
-    except OutputError as error:
-        raise OutputError(str(error), hint="make room there" if error.hint else "") from error
-    finally:
-        staged.abort()
-
-
 # -- its image, and its environment
 
 
@@ -14818,14 +14833,6 @@ def find_development_image(engine: Engine, config: Config, options: Options, wor
     return found
 
 
-def remove_image(engine: Engine, name: str, console: Console, *, prune: bool = True) -> None:
-    """Take a name from an image, and remove the image with its last one; where that fails, it stays."""
-    try:
-        engine.image_remove(name, prune=prune)
-    except EngineError as error:
-        console.debug(f"{name} stays: {error}")
-
-
 def pull_base(engine: Engine, base: str, options: Options, world: World) -> str:
     """The id of a base image, pulled if it is not here. Raises BuildFailed."""
     found = engine.image_inspect(base)
@@ -14838,15 +14845,6 @@ def pull_base(engine: Engine, base: str, options: Options, world: World) -> str:
                           hint="--base-image NAME takes one that the engine has, "
                                "--engine none runs without an image") from error
     return str((engine.image_inspect(base) or {}).get("Id"))
-
-
-def build_from_files(engine: Engine, files: Mapping[str, bytes], query: Mapping[str, str], labels: Mapping[str, str],
-                     console: Console, *, secrets: Mapping[str, bytes] | None = None, quiet: bool = True) -> str:
-    """The id of an image with labels that is built from nothing but files of our making. Raises BuildFailed."""
-    path = query["dockerfile"]
-    query, dockerfile = add_labels(labels, query, files[path], podman=engine.is_podman)
-    context = [render_extra_files({**files, path: dockerfile}) + TAR_END]
-    return build_image(engine, console, query=query, context=context, secrets=secrets, quiet=quiet)
 
 
 def open_project(engine: Engine, model: Model, options: Options, world: World) -> tuple[JSON, Model]:
