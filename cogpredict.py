@@ -4647,6 +4647,17 @@ def load_json(text: str | bytearray) -> Value:
     raise ValueError("nested too deeply")
 
 
+def parse_document(data: bytes | str) -> JSON | None:
+    """The JSON object that a text is; None if it is none."""
+    import json
+
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
 def list_candidates(text: str, fragment: JSON) -> Iterator[Value]:
     """Values that a text on the command line may mean, the likeliest first, the text itself last."""
     import re
@@ -6129,17 +6140,9 @@ def helper_interpreters(config: JSON) -> tuple[str, ...]:
 
 def read_label(image: JSON, name: str) -> JSON | None:
     """The object in one of Cog's labels of an image, by its inspect document; {} for nonsense, None without it."""
-    import json
-
     labels = (image.get("Config") or {}).get("Labels") or {}
     text = labels.get(f"run.cog.{name}") or labels.get(f"org.cogmodel.{name}")
-    if not text:
-        return None
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+    return (parse_document(text) or {}) if text else None
 
 
 def model_label(image: JSON) -> JSON:
@@ -13193,17 +13196,6 @@ class Web:
         sink.close()
 
 
-def parse_document(data: bytes) -> JSON | None:
-    """The JSON object in some bytes; None if there is none."""
-    import json
-
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
-
-
 class UrlHost(Host):
     """A model that somebody else started, behind a URL; nothing is started and nothing is ended."""
 
@@ -13490,7 +13482,7 @@ def parse_response(answer: bytes) -> JSON:
 
     try:
         document = json.loads(answer)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StreamError(f"the model answered with something that is not JSON: {answer[:80]!r}") from error
     if not isinstance(document, dict):
         raise StreamError(f"the model answered with something that is not an object: {answer[:80]!r}")
@@ -13511,7 +13503,7 @@ def refusal_text(answer: bytes) -> str:
         faults = [(item["loc"], item["msg"]) for item in detail]
         lines = ["- " + ".".join(str(part) for part in loc if part not in ("body", "input")) + f": {message}"
                  for loc, message in faults]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         lines = ["- " + answer[:1000].decode("utf-8", "replace").strip()]
     return "\n".join(["The inputs you passed could not be validated:", *lines])
 

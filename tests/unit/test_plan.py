@@ -55,6 +55,11 @@ def test_the_label_asks_for_a_gpu_and_flags_overrule_it():
         {"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"]}]
 
 
+@pytest.mark.parametrize("text", ["{", "[]", 100_000 * "["])
+def test_a_label_that_cannot_be_read_says_nothing(text):
+    assert model_label({"Config": {"Labels": {"run.cog.config": text}}}) == {}
+
+
 def test_an_image_without_the_label_is_no_cog_model():
     with pytest.raises(UsageError, match="image is not a Cog model"):
         make(image={"Config": {"Labels": None}})
