@@ -21,7 +21,7 @@ import cogpredict
 
 ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
-def serve(command, tmp_path):
+def serve(command, tmp_path, same_network):
     """A function that starts to serve in an empty folder, on a port that is free."""
     started = []
 
