@@ -2021,6 +2021,8 @@ class Unreadable(Exception):
 
 # -- names: which file binds a name, to what
 
+Node = Any  # of ast; told apart by the name of its class, so that only what makes nodes imports ast
+
 
 class Imported(NamedTuple):
     """One imported name: `from MODULE import ATTRIBUTE`, or `import MODULE` where the attribute is empty."""
@@ -2039,6 +2041,12 @@ class Scope(NamedTuple):
     stars: list[Imported]
     parent: Scope | None = None
     owner: Found | None = None
+    is_typing_only: bool = False  # of the statements that are bound just now
+
+    def assigned(self, name: str) -> Node:
+        """The expression that a name is bound to; None where it is bound to something else, or not at all."""
+        bound = self.names.get(name)
+        return None if isinstance(bound, (Imported, str)) or node_kind(bound) in DEFINITIONS else bound
 
 
 class Found(NamedTuple):
@@ -2046,7 +2054,7 @@ class Found(NamedTuple):
 
     kind: str
     scope: Scope
-    node: Any = None  # of ast
+    node: Node = None
     dotted: str = ""
     is_typing_only: bool = False
 
@@ -2055,11 +2063,18 @@ class Found(NamedTuple):
         return self.dotted.rpartition(".")[2]
 
 
+FUNCTION_KINDS = ("FunctionDef", "AsyncFunctionDef")
+DEFINITIONS = ("ClassDef", *FUNCTION_KINDS)
 REBOUND = "a loop or an unpacking binds it: nobody knows its value before the program runs"
 NEVER_IN_PROJECT = frozenset(("cog", "dataclasses", "enum", "pydantic", "typing", "typing_extensions"))
 SOURCE_LIMIT = 8 << 20  # characters of one source file
 IMPORT_DEPTH = 40
 READING_METHODS = frozenset(("keys", "values", "items", "get", "copy", "index", "count", "join", "format"))
+
+
+def node_kind(node: object) -> str:
+    """The name of a node's class."""
+    return type(node).__name__
 
 
 def read_source(path: str) -> str:
@@ -2083,178 +2098,150 @@ def parse_source(path: str, text: str) -> list[ast.stmt]:
     """The statements of a source text. Raises GrammarError: this Python cannot parse it."""
     import ast
 
-    ours = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    hint = f"this is Python {ours}: for a newer grammar, run cog.pyz with a newer Python"
     if len(text) > SOURCE_LIMIT:
         raise SchemaError(f"{path}: larger than {SOURCE_LIMIT >> 20} MiB: not a predictor's source")
     try:
         return ast.parse(text).body
-    except SyntaxError as error:
-        raise GrammarError(f"{path}:{error.lineno or 1}: not valid Python: {error.msg}", hint=hint) from error
-    except (ValueError, MemoryError, RecursionError, OverflowError) as error:
-        reason = str(error) or "nested too deeply"
-        raise GrammarError(f"{path}:1: not valid Python: {reason}", hint=hint) from error
+    except (SyntaxError, ValueError, MemoryError, RecursionError, OverflowError) as error:
+        line, reason = getattr(error, "lineno", 0) or 1, getattr(error, "msg", str(error)) or "nested too deeply"
+        hint = "this is Python {}.{}: for a newer grammar, run cog.pyz with a newer Python".format(*sys.version_info)
+        raise GrammarError(f"{path}:{line}: not valid Python: {reason}", hint=hint) from error
 
 
-def bind_names(body: Sequence[ast.stmt], scope: Scope, is_typing_only: bool = False) -> None:
+def bind_names(body: Sequence[Node], scope: Scope) -> None:
     """Enter the names that statements bind into a scope; the last binding of a name stands."""
     for node in body:
-        binder = BINDERS.get(type(node).__name__)
-        if binder is not None:
-            binder(node, scope, is_typing_only)
+        kind = node_kind(node)
+        if kind in DEFINITIONS:
+            scope.names[node.name] = node
+        elif kind in ("Import", "ImportFrom"):
+            bind_imports(node, scope)
+        elif kind in ("Assign", "AnnAssign", "TypeAlias"):
+            for target in getattr(node, "targets", None) or [getattr(node, "target", None) or node.name]:
+                if node.value is not None:
+                    bind_target(target, node.value, scope)
+        elif kind in ("AugAssign", "Expr"):
+            bind_change(node, scope)
+        elif kind == "If":
+            bind_if(node, scope)
+        elif kind in ("For", "While"):
+            bind_loop(node, scope)
+        elif kind in ("Try", "TryStar", "With"):  # names of a handler stand where no other block binds them
+            blocks = [handler.body for handler in getattr(node, "handlers", ())]
+            for block in (*blocks, *(getattr(node, part, ()) for part in ("body", "orelse", "finalbody"))):
+                bind_names(block, scope)
 
 
-def bind_definition(node: Any, scope: Scope, is_typing_only: bool) -> None:
-    scope.names[node.name] = node
-
-
-def bind_import(node: ast.Import, scope: Scope, is_typing_only: bool) -> None:
+def bind_imports(node: Node, scope: Scope) -> None:
     for alias in node.names:
-        module = alias.name if alias.asname else alias.name.partition(".")[0]
-        scope.names[alias.asname or module] = Imported(module, "", 0, is_typing_only)
-
-
-def bind_import_from(node: ast.ImportFrom, scope: Scope, is_typing_only: bool) -> None:
-    for alias in node.names:
-        imported = Imported(node.module or "", alias.name, node.level, is_typing_only)
+        if node_kind(node) == "Import":
+            module = alias.name if alias.asname else alias.name.partition(".")[0]
+            scope.names[alias.asname or module] = Imported(module, "", 0, scope.is_typing_only)
+            continue
+        imported = Imported(node.module or "", alias.name, node.level, scope.is_typing_only)
         if alias.name == "*":
             scope.stars.append(imported)
         else:
             scope.names[alias.asname or alias.name] = imported
 
 
-def keep_old(node: ast.AST, name: str, scope: Scope) -> None:
-    """Let an expression that is read before a name's next binding mean the present one, under a name of its own."""
+def rebind(scope: Scope, name: str, made: object, read: Node) -> None:
+    """Bind a name to what was made of it. Where the expression `read` holds the name, it means what the name was bound
+    to until now; that stays, under a name of its own."""
     import ast
 
-    old = scope.names.get(name)
-    inner = [part for part in ast.walk(node) if getattr(part, "id", getattr(part, "arg", None)) == name]
-    if inner and isinstance(old, ast.expr) and all(isinstance(part, ast.Name) for part in inner):
+    old = scope.assigned(name)
+    inner = [part for part in ast.walk(read) if getattr(part, "id", getattr(part, "arg", None)) == name]
+    if inner and old is not None and all(node_kind(part) == "Name" for part in inner):
         for part in inner:
             part.__dict__["id"] = f"{name}\0{id(old)}\0"
         scope.names[f"{name}\0{id(old)}\0"] = old
+    scope.names[name] = made
 
 
-def bind_target(target: ast.expr, value: ast.expr, scope: Scope) -> None:
+def bind_target(target: Node, value: Node, scope: Scope) -> None:
     """Enter one target of an assignment. `D[k] = v` makes a dict with one more entry; `f = wrap(f)` decorates f."""
     import ast
 
-    if isinstance(target, ast.Name):
-        arguments = value.args if isinstance(value, ast.Call) else ()
-        is_wrapped = any(isinstance(part, ast.Name) and part.id == target.id for part in arguments)
-        if not (is_wrapped and isinstance(scope.names.get(target.id), (ast.FunctionDef, ast.AsyncFunctionDef))):
-            keep_old(value, target.id, scope)
-            scope.names[target.id] = value
-    elif isinstance(target, (ast.Tuple, ast.List)):
+    kind = node_kind(target)
+    if kind == "Name":
+        arguments = value.args if node_kind(value) == "Call" else ()
+        is_wrapped = any(getattr(part, "id", "") == target.id for part in arguments)
+        if not (is_wrapped and node_kind(scope.names.get(target.id)) in FUNCTION_KINDS):
+            rebind(scope, target.id, value, value)
+    elif kind in ("Tuple", "List"):
+        if any(node_kind(part) == "Starred" for part in target.elts):
+            bind_loop(target, scope)
+            return
         for index, part in enumerate(target.elts):
-            if isinstance(part, ast.Starred):
-                bind_loop(target, scope, False)
-                return
-            item = ast.Subscript(value=value, slice=ast.Constant(value=index), ctx=ast.Load())
-            bind_target(part, item, scope)
-    elif isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name):
-        old = scope.names.get(target.value.id)
-        keep_old(value, target.value.id, scope)
-        if isinstance(old, ast.expr):
-            scope.names[target.value.id] = ast.Dict(keys=[None, target.slice], values=[old, value])
+            bind_target(part, ast.Subscript(value, ast.Constant(index), ast.Load()), scope)
+    elif kind == "Subscript" and node_kind(target.value) == "Name":
+        old = scope.assigned(target.value.id)
+        if old is not None:
+            rebind(scope, target.value.id, ast.Dict([None, target.slice], [old, value]), value)
 
 
-def bind_assign(node: Any, scope: Scope, is_typing_only: bool) -> None:
-    """Assign, AnnAssign and the `type X = …` of Python 3.12."""
-    for target in getattr(node, "targets", None) or [getattr(node, "target", None) or node.name]:
-        if node.value is not None:
-            bind_target(target, node.value, scope)
-
-
-def bind_augmented(node: ast.AugAssign, scope: Scope, is_typing_only: bool) -> None:
-    import ast
-
-    old = scope.names.get(getattr(node.target, "id", ""))
-    if isinstance(node.target, ast.Name) and isinstance(old, ast.expr):
-        keep_old(node.value, node.target.id, scope)
-        scope.names[node.target.id] = ast.BinOp(left=old, op=node.op, right=node.value)
-
-
-def bind_call(node: ast.Expr, scope: Scope, is_typing_only: bool) -> None:
-    """`NAME.append(x)`, `.extend(xs)` and `.update(d)`: the same as `NAME + [x]` and so on; other changes hide it."""
+def bind_change(node: Node, scope: Scope) -> None:
+    """`NAME op= x` is `NAME op x`; `NAME.append(x)`, `.extend(xs)` and `.update(d)` are `[*NAME, x]` and so on; what
+    else may change the value hides it."""
     import ast
 
     call = node.value
-    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
+    is_operator, is_method = node_kind(node) == "AugAssign", node_kind(getattr(call, "func", None)) == "Attribute"
+    holder = node.target if is_operator else call.func.value if is_method else None
+    name = getattr(holder, "id", "")
+    old = scope.assigned(name)
+    if old is None:
         return
-    name, method = getattr(call.func.value, "id", ""), call.func.attr
-    old, one = scope.names.get(name), call.args[0] if len(call.args) == 1 and not call.keywords else None
-    if not isinstance(old, ast.expr):
+    if is_operator:
+        rebind(scope, name, ast.BinOp(old, node.op, node.value), node.value)
         return
-    if one is not None:
-        keep_old(one, name, scope)
-    if method in ("append", "add") and one is not None:
-        scope.names[name] = ast.List(elts=[ast.Starred(value=old, ctx=ast.Load()), one], ctx=ast.Load())
-    elif method == "extend" and one is not None:
-        parts: list[ast.expr] = [ast.Starred(value=part, ctx=ast.Load()) for part in (old, one)]
-        scope.names[name] = ast.List(elts=parts, ctx=ast.Load())
+    method, one = call.func.attr, call.args[0] if len(call.args) == 1 and not call.keywords else None
+    if method in ("append", "add", "extend") and one is not None:
+        more = ast.Starred(one, ast.Load()) if method == "extend" else one
+        rebind(scope, name, ast.List([ast.Starred(old, ast.Load()), more], ast.Load()), one)
     elif method == "update" and one is not None:
-        scope.names[name] = ast.Dict(keys=[None, None], values=[old, one])
+        rebind(scope, name, ast.Dict([None, None], [old, one]), one)
     elif method not in READING_METHODS:
         scope.names[name] = REBOUND
 
 
-def bind_if(node: ast.If, scope: Scope, is_typing_only: bool) -> None:
+def bind_if(node: Node, scope: Scope) -> None:
     """Both branches; a name that both leave with a value gets `A if TEST else B`. The main guard's body never runs."""
     import ast
 
     if getattr(node.test, "attr", getattr(node.test, "id", "")) == "TYPE_CHECKING":
         bind_names(node.orelse, scope)
-        bind_names(node.body, scope, True)
+        bind_names(node.body, scope._replace(is_typing_only=True))
         return
-    yes, no = (Scope(scope.path, dict(scope.names), scope.stars, scope.parent) for _ in "yn")
+    yes, no = (scope._replace(names=dict(scope.names)) for _ in "yn")
     if getattr(getattr(node.test, "left", None), "id", "") != "__name__":
-        bind_names(node.body, yes, is_typing_only)
-    bind_names(node.orelse, no, is_typing_only)
+        bind_names(node.body, yes)
+    bind_names(node.orelse, no)
     for name in {**yes.names, **no.names}:
         first, second = yes.names.get(name), no.names.get(name)
-        chosen = second if first is None else first
-        if first is not second:
-            keep_old(node.test, name, scope)
-        if first is not second and isinstance(first, ast.expr) and isinstance(second, ast.expr):
-            chosen = ast.IfExp(test=node.test, body=first, orelse=second)
-        elif first is scope.names.get(name) and second is not None:
-            chosen = second
-        scope.names[name] = chosen
+        if first is second:
+            continue
+        chosen = (second if first is scope.names.get(name) else first) or first or second
+        if yes.assigned(name) is not None and no.assigned(name) is not None:
+            chosen = ast.IfExp(node.test, yes.assigned(name), no.assigned(name))
+        rebind(scope, name, chosen, node.test)
 
 
-def bind_block(node: Any, scope: Scope, is_typing_only: bool) -> None:
-    """What the blocks of a try or a with bind; the names of a handler stand where no other block binds them."""
-    for handler in getattr(node, "handlers", ()):
-        bind_names(handler.body, scope, is_typing_only)
-    for part in ("body", "orelse", "finalbody"):
-        bind_names(getattr(node, part, ()), scope, is_typing_only)
-
-
-def bind_loop(node: ast.AST, scope: Scope, is_typing_only: bool) -> None:
+def bind_loop(node: Node, scope: Scope) -> None:
     """Every name that a loop binds or changes is unknown afterwards."""
     import ast
 
     for inner in ast.walk(node):
-        changed = inner
+        changed: Node = inner
         if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute):
             changed = inner.func.value
         elif isinstance(inner, ast.Subscript) and isinstance(inner.ctx, ast.Store):
             changed = inner.value
         elif isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Load):
             continue
-        if isinstance(changed, ast.Name) and not isinstance(scope.names.get(changed.id), Imported):
+        if node_kind(changed) == "Name" and not isinstance(scope.names.get(changed.id), Imported):
             scope.names[changed.id] = REBOUND
-
-
-BINDERS: dict[str, Callable[[Any, Scope, bool], None]] = {
-    **dict.fromkeys(("ClassDef", "FunctionDef", "AsyncFunctionDef"), bind_definition),
-    **dict.fromkeys(("Assign", "AnnAssign", "TypeAlias"), bind_assign),
-    **dict.fromkeys(("Try", "TryStar", "With"), bind_block),
-    **dict.fromkeys(("For", "While"), bind_loop),
-    "Import": bind_import, "ImportFrom": bind_import_from, "AugAssign": bind_augmented, "Expr": bind_call,
-    "If": bind_if,
-}
 
 
 class Sources:
@@ -2269,98 +2256,87 @@ class Sources:
     def file(self, path: str) -> Scope | None:
         """The names of one file of the project (its path inside the project); None if there is no such file."""
         if path not in self.files:
+            scope = None
             try:
                 text = self.read(os.path.join(self.project, path))
             except (OSError, ValueError) as error:
-                self.files[path] = None
                 is_missing = isinstance(error, FileNotFoundError)
                 self.reasons[path] = "no such file" if is_missing else getattr(error, "strerror", None) or str(error)
             else:
                 scope = Scope(path, {}, [])
                 bind_names(parse_source(path, text), scope)
-                self.files[path] = scope
+            self.files[path] = scope
         return self.files[path]
 
-    def module(self, dotted: str, level: int, importer: str) -> Scope | None:
+    def module(self, dotted: str, level: int, importer: str) -> Found | None:
         """The project's module of that name, as seen from the importing file; None where it is not the project's."""
         import posixpath as paths
 
         here = paths.dirname(importer)
-        folders = ["", here] if level == 0 else [paths.normpath(paths.join(here, *[".."] * (level - 1)))]
+        folders = [paths.join(here, *[".."] * (level - 1))] if level else ["", here]
         parts = [part for part in dotted.split(".") if part]
         if level == 0 and (not parts or parts[0] in NEVER_IN_PROJECT):
             return None
-        stems = [paths.normpath(paths.join(folder, *parts)) for folder in folders]
-        candidates = [path for stem in stems for path in (stem + ".py", paths.join(stem, "__init__.py"))]
-        inside = (path for path in candidates if not path.startswith(("..", "/")) and "\0" not in path)
-        return next(filter(None, (self.file(paths.normpath(path)) for path in inside)), None)
+        for stem in (paths.normpath(paths.join(folder, *parts)) for folder in folders):
+            for path in (stem + ".py", paths.normpath(paths.join(stem, "__init__.py"))):
+                scope = None if path.startswith(("..", "/")) or "\0" in path else self.file(path)
+                if scope:
+                    return Found("module", scope)
+        return None
 
     def body(self, found: Found) -> Scope:
         """The names that a class body binds."""
         if id(found.node) not in self.bodies:
-            scope = Scope(found.scope.path, {}, [], found.scope, found)
-            self.bodies[id(found.node)] = scope
-            bind_names(found.node.body, scope)
+            self.bodies[id(found.node)] = Scope(found.scope.path, {}, [], found.scope, found)
+            bind_names(found.node.body, self.bodies[id(found.node)])
         return self.bodies[id(found.node)]
 
-    def bases(self, found: Found) -> list[Found]:
-        """What a class names as its bases; one that cannot be found is external."""
-        import ast
-        bases = [base.value if isinstance(base, ast.Subscript) else base for base in found.node.bases]
-        return [self.find(found.scope, b) or Found("external", found.scope, b, expression(b)) for b in bases]
-
     def lineage(self, found: Found) -> list[Found]:
-        """A class and what it descends from, depth first, each once; external bases included."""
+        """A class and what it descends from, depth first, each once; bases that cannot be found are external."""
         classes: dict[object, Found] = {}
         pending = [found]
         while pending and len(classes) < 200:
             current = pending.pop(0)
             key = id(current.node) if current.kind == "class" else current.dotted
             if key not in classes:
-                classes[key] = current
-                pending[:0] = self.bases(current) if current.kind == "class" else []
+                classes[key], scope = current, current.scope
+                bases = current.node.bases if current.kind == "class" else ()
+                nodes = [base.value if node_kind(base) == "Subscript" else base for base in bases]
+                pending[:0] = [self.find(scope, n) or Found("external", scope, n, expression(n)) for n in nodes]
         return list(classes.values())
 
-    def find(self, scope: Scope, node: ast.AST, depth: int = 0) -> Found | None:
+    def find(self, scope: Scope, node: Node, depth: int = 0) -> Found | None:
         """What a name or a dotted name means where it stands; None if nothing binds it."""
-        import ast
-
         if depth > IMPORT_DEPTH:
             return None
-        if isinstance(node, ast.Name):
+        if node_kind(node) == "Name":
             return self.named(scope, node.id, depth)
-        if isinstance(node, ast.Attribute):
-            base = self.find(scope, node.value, depth + 1)
-            return self.attribute(base, node.attr, depth) if base else None
-        return None
+        base = self.find(scope, node.value, depth + 1) if node_kind(node) == "Attribute" else None
+        return self.attribute(base, node.attr, depth) if base else None
 
-    def attribute(self, base: Found, name: str, depth: int) -> Found | None:
-        import ast
-
+    def attribute(self, base: Found, name: str, depth: int = 0) -> Found | None:
         if base.kind == "module":
-            return self.member(base.scope, name, depth) or self.submodule(name, 1, base.scope.path)
+            return self.member(base.scope, name, depth) or self.module(name, 1, base.scope.path)
         if base.kind == "external":
             dotted = f"{base.dotted}.{name}"
-            module = self.module(dotted, 0, base.scope.path)
-            return Found("module", module, dotted=dotted) if module else base._replace(dotted=dotted)
+            return (self.module(dotted, 0, base.scope.path) or base)._replace(dotted=dotted)
         if base.kind == "class":
             for parent in self.lineage(base):
                 if parent.kind == "class" and name in self.body(parent).names:
                     return self.follow(self.body(parent), name, depth)
-        if isinstance(base.node, ast.Call) and base.kind == "value":
-            return self.field(base, base.node, name, depth)
+        if base.kind == "value" and node_kind(base.node) == "Call":
+            return self.field(base, name, depth)
         return None
 
-    def field(self, base: Found, call: ast.Call, name: str, depth: int) -> Found | None:
+    def field(self, base: Found, name: str, depth: int) -> Found | None:
         """What an attribute of `Class(...)` is: the argument of that name, else the class's own."""
-        owner = self.find(base.scope, call.func, depth + 1)
-        if not owner or owner.kind != "class" or call.args or "__init__" in self.body(owner).names:
-            return None
+        call, owner = base.node, self.find(base.scope, base.node.func, depth + 1)
         given = {keyword.arg: keyword.value for keyword in call.keywords}
-        if None in given:
+        if not owner or owner.kind != "class" or call.args or None in given or "__init__" in self.body(owner).names:
             return None
-        found = self.attribute(owner, name, depth + 1)
-        return Found("value", base.scope, given[name], name) if name in given else found
+        if name in given:
+            return Found("value", base.scope, given[name], name)
+        return self.attribute(owner, name, depth + 1)
 
     def named(self, scope: Scope, name: str, depth: int) -> Found | None:
         """What a bare name means: the class body, the file, star imports, builtins; in this order."""
@@ -2368,72 +2344,57 @@ class Sources:
 
         if name == "cls" and scope.owner:
             return scope.owner
-        place: Scope | None = scope
-        while place is not None:
-            found = self.member(place, name, depth)
-            if found:
-                return found
-            scope, place = place, place.parent
+        found = self.member(scope, name, depth)
+        while not found and scope.parent:
+            scope = scope.parent
+            found = self.member(scope, name, depth)
+        if found:
+            return found
         if hasattr(builtins, name):
             return Found("external", scope, dotted="builtins." + name)
         outside = [star for star in scope.stars if not self.module(star.module, star.level, scope.path)]
         return Found("external", scope, dotted=f"{outside[-1].module}.{name}") if outside else None
 
-    def member(self, scope: Scope, name: str, depth: int) -> Found | None:
+    def member(self, scope: Scope, name: str, depth: int = 0) -> Found | None:
         """What a file or class body itself binds to a name, its star imports included."""
-        if depth > IMPORT_DEPTH:
-            return None
-        if name in scope.names:
-            return self.follow(scope, name, depth)
-        pending, seen = [scope], {scope.path}
+        pending, seen = [scope] if depth <= IMPORT_DEPTH else [], {scope.path}
         while pending:
             current = pending.pop()
+            if name in current.names:
+                return self.follow(current, name, depth)
             for star in current.stars:
                 module = self.module(star.module, star.level, current.path)
-                if module is not None and module.path not in seen:
-                    if name in module.names:
-                        return self.follow(module, name, depth)
-                    seen.add(module.path)
-                    pending.append(module)
+                if module and module.scope.path not in seen:
+                    seen.add(module.scope.path)
+                    pending.append(module.scope)
         return None
 
-    def submodule(self, name: str, level: int, importer: str) -> Found | None:
-        module = self.module(name, level, importer)
-        return Found("module", module) if module else None
-
-    def follow(self, scope: Scope, name: str, depth: int) -> Found | None:
+    def follow(self, scope: Scope, name: str, depth: int = 0) -> Found | None:
         """What a binding stands for, through imports and plain aliases."""
-        import ast
-
-        entry = scope.names[name]
-        if isinstance(entry, Imported):
-            return self.imported(scope, entry, depth + 1)
-        if entry is REBOUND:
+        bound: Node = scope.names[name]
+        if isinstance(bound, Imported):
+            return self.imported(scope, bound, depth + 1)
+        if bound is REBOUND:
             return Found("rebound", scope)
-        if isinstance(entry, ast.ClassDef):
-            return Found("class", scope, entry, name)
-        if isinstance(entry, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            return Found("function", scope, entry, name)
-        if isinstance(entry, (ast.Name, ast.Attribute)):
-            alias = self.find(scope, entry, depth + 1)
-            if alias and alias.kind != "value":
-                return alias
-        assert isinstance(entry, ast.expr)
-        return Found("value", scope, entry, name)
+        kind = node_kind(bound)
+        alias = self.find(scope, bound, depth + 1) if kind in ("Name", "Attribute") else None
+        if alias and alias.kind != "value":
+            return alias
+        kinds = {"ClassDef": "class", **dict.fromkeys(FUNCTION_KINDS, "function")}
+        return Found(kinds.get(kind, "value"), scope, bound, name)
 
     def imported(self, scope: Scope, entry: Imported, depth: int) -> Found | None:
-        module = self.module(entry.module, entry.level, scope.path)
+        found = self.module(entry.module, entry.level, scope.path)
         dotted = ".".join(filter(None, (entry.module, entry.attribute)))
-        found = Found("module", module) if module else None
-        if module and entry.attribute:
-            found = self.member(module, entry.attribute, depth)
+        if found and entry.attribute:
+            found = self.member(found.scope, entry.attribute, depth)
         if not found and entry.attribute:
-            found = self.submodule(dotted, entry.level, scope.path)
+            found = self.module(dotted, entry.level, scope.path)
         found = found or Found("external", scope, dotted="." * entry.level + dotted)
         return found._replace(is_typing_only=found.is_typing_only or entry.is_typing_only)
 
 
-def expression(node: ast.AST | None, limit: int = 80) -> str:
+def expression(node: Node, limit: int = 80) -> str:
     """An expression's source on one line, cut to a limit."""
     import ast
 
@@ -2441,7 +2402,7 @@ def expression(node: ast.AST | None, limit: int = 80) -> str:
         text = " ".join(ast.unparse(node).split()) if node is not None else ""
     except (RecursionError, ValueError, MemoryError):
         text = "…"
-    text = "".join(text.split("\0")[::2])  # without what keep_old adds to names
+    text = "".join(text.split("\0")[::2])  # without what rebind adds to names
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
