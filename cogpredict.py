@@ -13673,7 +13673,19 @@ def run_prediction(host: Host, request: Request, progress: Progress, lane: Lane)
         show_rest(host, progress, complete=progress.final is not None and call is None)
     if progress.final is None:
         raise ModelGone(f"the {request.noun} has no end: {host.ended()}")
-    return progress.final
+    return without_lost_file(progress.final, bytes(host.log_tail))
+
+
+def without_lost_file(final: JSON, log: bytes) -> JSON:
+    r"""The last response, a failure where an output is missing and only the runtime's log says that it was a file.
+
+    >>> without_lost_file({"status": "succeeded", "output": None}, b"error: Failed to read FileOutput\n")["status"]
+    'failed'
+    """
+    output, signs = final.get("output"), (b"Failed to read FileOutput", b"server.errors.FileUploadError: ")
+    if final["status"] != "succeeded" or output is not None or not any(sign in log for sign in signs):
+        return final
+    return {**final, "status": "failed", "error": "the runtime could not read the file that the model returned"}
 
 
 def show_rest(host: Host, progress: Progress, *, complete: bool) -> None:
