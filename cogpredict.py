@@ -14267,9 +14267,11 @@ class OutputStore:
     def _staging_folder(self) -> str:
         plan, folder = self._plan, self._plan.folder
         if plan.raw or plan.special or (os.path.isdir(folder) and not os.access(folder, os.W_OK)):
+            import contextlib
             import tempfile
 
-            return tempfile.gettempdir()
+            with contextlib.suppress(OSError):  # where there is none, the first file that is needed will say so
+                return tempfile.gettempdir()
         return folder
 
     def _stage(self, name: str, mime: str, length: int | None = None) -> StagedFile:
@@ -14623,12 +14625,14 @@ def with_concurrency(config: Config, concurrency: int) -> Config:
     return config._replace(concurrency_max=config.concurrency_max or (concurrency if concurrency > 1 else 0))
 
 
-def settle_model(model: Model, world: World) -> tuple[Config, JSON]:
+def settle_model(model: Model, world: World, *, asked: bool = True) -> tuple[Config, JSON]:
     """The config and the schema of a model, after all that could be asked. Raises SchemaError: it has none."""
     if model.document is None:
         raise model.trouble or SchemaError("the model has no schema")
     for text in model.warnings:
         world.console.warn(text)
+    if model.needs_python and not asked:
+        world.console.warn("a run will ask the model's own Python, which may tell more of its inputs")
     return model.config, model.document
 
 
@@ -14818,7 +14822,7 @@ def open_runnable(engine: Engine, model: Model | None, options: Options, variabl
         name, image = open_image(engine, options, world)
         return Runnable(name, image, model_label(image), variables), image_document(image)
     image, model = open_project(engine, model, options, world)
-    config, document = settle_model(model, world)
+    config, document = settle_model(model, world, asked=not options.dry_run)
     project = plan_project(config, document, is_local=engine.host_is_local)
     if not (project.copied or options.dry_run):
         write_own_file(config.project, "openapi_schema.json", project.schema)
@@ -14840,7 +14844,7 @@ def model_here(model: Model, options: Options, world: World) -> tuple[Config, JS
     model = model._replace(config=note_process(options, model.config, world))
     if model.needs_python and not options.dry_run:
         model = ask_environment(model, options, world)
-    return settle_model(model, world)
+    return settle_model(model, world, asked=not options.dry_run)
 
 
 def note_process(options: Options, config: Config, world: World) -> Config:
@@ -15601,7 +15605,8 @@ def cmd_init(options: Options, world: World) -> int:
 
 def inspect_source(options: Options, world: World) -> JSON:
     """What we make of the model in this folder, without any engine. Raises CogError."""
-    config, document = settle_model(read_model_source(options, read_project(options, world), world), world)
+    model = read_model_source(options, read_project(options, world), world)
+    config, document = settle_model(model, world, asked=False)
     settings = read_settings(config, options, world)
     return {
         "image": None, "schema": document, "config": config_json(config), "base_image": base_image(config, settings),

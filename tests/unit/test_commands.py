@@ -111,6 +111,17 @@ def test_inspect_shows_inputs_and_output_of_the_source(call):
     assert call("inspect", cwd=MODELS / "stream").out.endswith("OUTPUT  string, in pieces\n")
 
 
+def test_what_the_source_does_not_tell_is_said_to_be_asked_by_a_run(call, echo):
+    (echo / "predict.py").write_text("from cog import BasePredictor, Input\nfrom elsewhere import NAMES\n\n\n"
+                                     "class Predictor(BasePredictor):\n"
+                                     "    def predict(self, a: str = Input(choices=list(NAMES))) -> str:\n"
+                                     "        return a\n")
+    for line in (["inspect"], ["predict", "--dry-run", "--engine", "none", "-i", "a=b"]):
+        said = call(*line, cwd=echo).err.splitlines()
+        assert said[-1] == "warning: a run will ask the model's own Python, which may tell more of its inputs"
+        assert said[-2].endswith("any value is let through")
+
+
 def test_inspect_json_says_what_a_build_would_take(call, echo):
     (echo / "cog.yaml").write_text("build:\n  python_version: '3.11'\n  python_packages: [idna==3.7]\n"
                                    "  system_packages: [zip]\n  run: [echo hi]\nenvironment: [A=b=c]\n"
