@@ -3740,12 +3740,13 @@ class Traits(NamedTuple):
     """What cog's decorators say of a callable."""
 
     is_streaming: bool = False
-    concurrency: int = 1
+    concurrency: int = 1  # 0: it is no coroutine, and can never overlap
 
 
 def read_decorators(reader: SchemaReader, target: Target) -> Traits:
     """What cog's decorators say. Raises SchemaError: they are those of 2021, or wrong."""
-    traits, old = Traits(), []
+    is_plain = type(target.node).__name__ == "FunctionDef" and not target.node.decorator_list
+    traits, old = Traits(concurrency=0 if is_plain else 1), []
     for decorator in target.node.decorator_list:
         found = reader.sources.find(target.scope, getattr(decorator, "func", decorator))
         if not found or found.kind != "external" or found.dotted.partition(".")[0] != "cog":
@@ -14616,13 +14617,18 @@ def read_model_source(options: Options, config: Config, world: World) -> Model:
         found = read_schema(predict, config.project, train=train)
     except GrammarError as error:
         return Model(config, None, (), error, needs_python=True)
+    if config.concurrency_max > 1 and not found.concurrency:
+        world.console.warn(f"{config.file_name}: concurrency requires an async run() or predict() method; "
+                           "predictions run one at a time")
     return Model(with_concurrency(config, found.concurrency), found.document, found.warnings,
                  needs_python=found.python_needed)
 
 
 def with_concurrency(config: Config, concurrency: int) -> Config:
-    """A config with what the source says of predictions at once, unless it says so itself."""
-    return config._replace(concurrency_max=config.concurrency_max or (concurrency if concurrency > 1 else 0))
+    """A config with what the source says of predictions at once: its own word goes first, if the model can do so."""
+    if concurrency > 1 and not config.concurrency_max:
+        return config._replace(concurrency_max=concurrency)
+    return config if concurrency else config._replace(concurrency_max=min(config.concurrency_max, 1))
 
 
 def settle_model(model: Model, world: World, *, asked: bool = True) -> tuple[Config, JSON]:
@@ -14666,7 +14672,7 @@ def take_answer(model: Model, out: bytes, trouble: str, console: Console) -> Mod
     if trouble and answer.get("needs_more"):
         console.warn(f"the model cannot be imported to read its inputs: {trouble}")
     warnings = tuple(str(text) for text in answer.get("warnings") or ())
-    return Model(with_concurrency(model.config, int(answer.get("concurrency") or 1)), document, warnings)
+    return Model(with_concurrency(model.config, int(answer.get("concurrency", 1))), document, warnings)
 
 
 def project_key(project: str, *words: str) -> str:

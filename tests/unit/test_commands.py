@@ -133,6 +133,18 @@ def test_inspect_json_says_what_a_build_would_take(call, echo):
     assert "text" in found["schema"]["components"]["schemas"]["Input"]["properties"] and found["runtime"] == ["cog"]
 
 
+def test_predictions_that_are_no_coroutines_run_one_at_a_time(call, echo):
+    with open(echo / "cog.yaml", "a") as file:
+        file.write("concurrency: {max: 5}\n")
+    found = call("inspect", "--json", cwd=echo)
+    assert json.loads(found.out)["config"]["concurrency"] == {"max": 1}
+    assert "cog.yaml: concurrency requires an async run() or predict() method" in found.err
+    source = (echo / "predict.py").read_text()
+    (echo / "predict.py").write_text(source.replace("    def predict", "    async def predict"))
+    found = call("inspect", "--json", cwd=echo)
+    assert json.loads(found.out)["config"]["concurrency"] == {"max": 5} and "concurrency" not in found.err
+
+
 def test_a_file_without_a_class_is_given_its_class(call, echo):
     (echo / "cog.yaml").write_text("build:\n  python_version: '3.11'\npredict: predict.py\n")
     assert 'COG_PREDICT_TYPE_STUB="predict.py:Predictor"' in call("debug", cwd=echo).out

@@ -121,7 +121,7 @@ def test_documents_are_byte_for_byte_those_that_runtimes_accept(name: str, refer
     files = {f"{stem}.py": (WHOLE / f"{stem}.src").read_text() for stem in ("predict", "train")}
     result = read_files(files, reference, train, version="0.23.1")
     assert render_schema(result.document) == (WHOLE / f"{name}.json").read_text()
-    assert result[1:] == ((), (), 1, False, False)
+    assert result[1:] == ((), (), 0, False, False)
 
 
 def test_streaming_is_said_at_the_path_that_starts_a_prediction() -> None:
