@@ -790,8 +790,7 @@ def parse_argv(argv: list[str]) -> Options:
     if len(images) > 1 and command == "run":
         return parse_argv(["exec", *rest])._replace(as_run=True)
     if len(images) > 1:
-        forgot = f"{images[0]} -i {images[1]}" if "=" in images[1] else "--help"
-        raise UsageError(f"one IMAGE at most, got {', '.join(images)}", hint=f"cog.pyz {command} {forgot}")
+        raise UsageError(f"one IMAGE at most, got {', '.join(images)}", hint=f"cog.pyz {command} --help")
     if command == "exec" and not words:
         raise UsageError("exec needs a command", hint="for example: cog.pyz exec python -V")
     check_url_flags(given, images)
@@ -938,10 +937,6 @@ class Config(NamedTuple):
     sdk_version: str = ""
     concurrency_max: int = 0
     warnings: tuple[str, ...] = ()
-
-    def warned(self, *texts: str, **changes: Any) -> Config:
-        """The config with these warnings as well, each once, and other values changed."""
-        return self._replace(warnings=tuple(dict.fromkeys((*self.warnings, *texts))), **changes)
 
 
 # -- versions
@@ -1234,9 +1229,12 @@ class Reading:
 
     def text(self, node: Any, path: str, takes: str = 'it takes one text, in quotes if it has ": " in it') -> str:
         """A scalar's own text, stripped."""
-        if not is_null(node) and node.id != "scalar":
+        if node is None or is_null(node):
+            return ""
+        if node.id != "scalar":
             self.fault(node, f"{path} is {describe_node(node)}", takes)
-        return str(node.value).strip() if not is_null(node) and node.id == "scalar" else ""
+            return ""
+        return str(node.value).strip()
 
     def flag(self, node: Any, path: str) -> bool:
         """True or false, in any of YAML's words."""
@@ -1247,9 +1245,12 @@ class Reading:
 
     def items(self, node: Any, path: str) -> list[Any]:
         """The nodes of a list, without nulls."""
-        if not is_null(node) and node.id != "sequence":
+        if node is None or is_null(node):
+            return []
+        if node.id != "sequence":
             self.fault(node, f"{path} is {describe_node(node)}", "it takes a list, one `- item` a line")
-        return [item for item in node.value if not is_null(item)] if getattr(node, "id", "") == "sequence" else []
+            return []
+        return [item for item in node.value if not is_null(item)]
 
     def texts(self, node: Any, path: str) -> list[tuple[str, str]]:
         """The items of a list of texts, each with its FILE:LINE."""
@@ -1734,7 +1735,8 @@ def complete_config(config: Config) -> Config:
     if not config.python_version:
         config = config._replace(python_version=default_python(requirements))
         if requirements or config.system_packages or config.run or config.gpu:
-            config = config.warned(f"cog.yaml has no python_version; Python {config.python_version} is taken")
+            warning = f"cog.yaml has no python_version; Python {config.python_version} is taken"
+            config = config._replace(warnings=(*config.warnings, warning))
     if config.gpu:
         config = complete_tensorflow(config, requirements)
     row, config = complete_torch(config, requirements)
@@ -1745,11 +1747,15 @@ def complete_config(config: Config) -> Config:
 
 def complete_packages(config: Config) -> Config:
     """The config with apt names that are gone replaced by their successors, and a warning for each."""
-    successors = {**APT_SUCCESSORS, **{name: f"where it is, {successor}" for name, successor in APT_MOVED.items()}}
-    warnings = [f"system package {name} is gone from newer distributions; {successors[name]} is installed in its place"
-                for name in config.system_packages if name in successors]
+    warnings = list(config.warnings)
+    for name in config.system_packages:
+        successor = APT_SUCCESSORS.get(name) or APT_MOVED.get(name)
+        if successor:
+            where = "" if name in APT_SUCCESSORS else "where it is, "
+            warnings.append(f"system package {name} is gone from newer distributions; "
+                            f"{where}{successor} is installed in its place")
     packages = dict.fromkeys(APT_SUCCESSORS.get(name, name) for name in config.system_packages)
-    return config.warned(*warnings, system_packages=tuple(packages))
+    return config._replace(system_packages=tuple(packages), warnings=tuple(dict.fromkeys(warnings)))
 
 
 def is_pin(requirement: Requirement) -> bool:
@@ -1807,8 +1813,9 @@ def complete_torch(config: Config, requirements: list[Requirement]) -> tuple[Tor
     if torch.version and not named:
         return None, assume_cuda(config, torch.version, rows)
     row = choose_build(named, config, asked)
+    config = config._replace(torch=row.torch if row and torch.name else torch.version)
     warnings = explain_torch(config, torch, row, named) if torch.name else []
-    return row, config.warned(*warnings, torch=row.torch if row and torch.name else torch.version)
+    return row, config._replace(warnings=(*config.warnings, *warnings))
 
 
 def torch_candidates(rows: list[TorchRow], asked: Requirement, python_version: str) -> list[TorchRow]:
@@ -1858,8 +1865,9 @@ def assume_cuda(config: Config, version: str, rows: list[TorchRow]) -> Config:
     if config.cuda:
         return config._replace(torch=version)
     near = ([row for row in rows if version_numbers(row.torch) <= version_numbers(version)] or rows[:1])[-1]
-    return config.warned(f"torch {version} is not in the table of CUDA versions; CUDA {near.cuda} is taken, "
-                         f"as for torch {near.torch}", torch=version, cuda=near.cuda)
+    warning = (f"torch {version} is not in the table of CUDA versions; "
+               f"CUDA {near.cuda} is taken, as for torch {near.torch}")
+    return config._replace(torch=version, cuda=near.cuda, warnings=(*config.warnings, warning))
 
 
 def choose_tensorflow(wanted: Requirement, python_version: str) -> tuple[TensorflowRow, bool]:
@@ -1878,39 +1886,37 @@ def complete_tensorflow(config: Config, requirements: list[Requirement]) -> Conf
     if not wanted.name:
         return config
     row, known = choose_tensorflow(wanted, config.python_version)
-    cuda = config.cuda or row.cuda
+    cuda, warnings = config.cuda or row.cuda, list(config.warnings)
     if not known and not config.cuda:
         missing = f"{wanted.version} is not in the table of CUDA versions" if wanted.version else "has no version"
-        config = config.warned(f"tensorflow {missing}; CUDA {cuda} is taken, as for tensorflow {row.tensorflow}")
+        warnings.append(f"tensorflow {missing}; CUDA {cuda} is taken, as for tensorflow {row.tensorflow}")
     elif known and not versions_match(cuda, row.cuda):
-        config = config.warned(f"tensorflow {wanted.version} is built for CUDA {row.cuda}; cuda is {cuda}")
+        warnings.append(f"tensorflow {wanted.version} is built for CUDA {row.cuda}; cuda is {cuda}")
     cudnn = config.cudnn or (row.cudnn if versions_match(cuda, row.cuda) else "")
-    return config._replace(tensorflow=wanted.version, cuda=cuda, cudnn=cudnn)
+    return config._replace(tensorflow=wanted.version, cuda=cuda, cudnn=cudnn, warnings=tuple(warnings))
 
 
 def complete_cuda(config: Config, row: TorchRow | None) -> Config:
     """The config of a GPU model with CUDA and cuDNN of an image: as set, else as torch or the default wants them."""
-    cuda = config.cuda or (row.cuda if row else DEFAULT_CUDA)
+    cuda, warnings = config.cuda or (row.cuda if row else DEFAULT_CUDA), list(config.warnings)
     cudnn = find_cuda_image(cuda, config.cudnn).cudnn
     if config.cudnn not in ("", cudnn):
-        config = config.warned(f"there is no base image for CUDA {cuda} with cuDNN {config.cudnn}; "
-                               f"cuDNN {cudnn} is taken")
-    return config._replace(cuda=cuda, cudnn=cudnn)
+        warnings.append(f"there is no base image for CUDA {cuda} with cuDNN {config.cudnn}; cuDNN {cudnn} is taken")
+    return config._replace(cuda=cuda, cudnn=cudnn, warnings=tuple(warnings))
 
 
 def complete_requirements(config: Config, requirements: list[Requirement], row: TorchRow | None) -> Config:
     """The config with its lines as pip gets them: options first, torch from the right index, no line for cog."""
     options: list[str] = []
     lines: list[str] = []
+    warnings = list(config.warnings)
     for item in requirements:
         options += [option for option in item.options if hoists(option) or not item.name + item.url]
         if not item.name + item.url:
             continue
         if item.key in ("cog", "coglet"):
-            version = config.sdk_version
-            runtime = f"cog {version}" if version else f"the newest cog for Python {config.python_version}"
-            config = config.warned(f"requirement {render_requirement(item)} is left out; the build installs {runtime}: "
-                                   "build.sdk_version, COG_SDK_WHEEL and COGLET_WHEEL choose another")
+            warnings.append(f"requirement {render_requirement(item)} is left out; the build installs "
+                            f"{runtime_name(config)}: build.sdk_version, COG_SDK_WHEEL and COGLET_WHEEL choose another")
         else:
             line, index = settle_requirement(item, config, row)
             lines.append(line)
@@ -1918,7 +1924,13 @@ def complete_requirements(config: Config, requirements: list[Requirement], row: 
     unique: dict[str, str] = {}
     for option in options:
         unique.setdefault(option.rstrip("/"), option)
-    return config._replace(requirements=(*unique.values(), *dict.fromkeys(lines)))
+    found = (*unique.values(), *dict.fromkeys(lines))
+    return config._replace(requirements=found, warnings=tuple(dict.fromkeys(warnings)))
+
+
+def runtime_name(config: Config) -> str:
+    """What the build installs as Cog's runtime, in words."""
+    return f"cog {config.sdk_version}" if config.sdk_version else f"the newest cog for Python {config.python_version}"
 
 
 def settle_requirement(item: Requirement, config: Config, row: TorchRow | None) -> tuple[str, str]:
@@ -2404,10 +2416,6 @@ def arguments_of(spec: ast.arguments) -> list[tuple[ast.arg, ast.expr | None]]:
 # -- values: what an expression is, without running it
 
 
-def unknown(node: Node) -> Unreadable:
-    return Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
-
-
 class Hole(NamedTuple):
     """The place of a value that could not be evaluated, inside a list or a dict."""
 
@@ -2561,7 +2569,7 @@ class Meter:
 class Names(Meter):
     """What names and calls stand for; Evaluator has one method for each kind of expression."""
 
-    def value(self, env: Env, node: Node) -> Any:
+    def value(self, env: Env, node: ast.expr) -> Any:
         """The value of an expression. Raises Unreadable."""
         if env.depth == 0:
             self.refill()
@@ -2579,13 +2587,13 @@ class Names(Meter):
             self.weigh(result)
         return result
 
-    def lenient(self, env: Env, node: Node) -> Any:
+    def lenient(self, env: Env, node: ast.expr) -> Any:
         try:
             return self.value(env, node)
         except Unreadable as error:
             return Hole(str(error))
 
-    def json(self, env: Env, node: Node) -> Any:
+    def json(self, env: Env, node: ast.expr) -> Any:
         """The JSON value of an expression; tuples and sets are lists, Enum members their values.
         Raises Unreadable: it has none, or it cannot be told from the source."""
         return self.as_json(self.value(env, node))
@@ -2603,16 +2611,17 @@ class Names(Meter):
 
     def members(self, env: Env, found: Found) -> dict[str, EnumMember]:
         """The members of an Enum class; empty for any other class."""
+        import ast
+
         lineage = [base.last for base in self.sources.lineage(found) if base.kind == "external"]
         if not any(name in ENUM_BASES for name in lineage):
             return {}
         body = self.sources.body(found)
         members: dict[str, EnumMember] = {}
-        for name in body.names:
-            node = body.assigned(name)
-            if node is not None and not name.startswith("_"):
+        for name, node in body.names.items():
+            if isinstance(node, ast.expr) and not name.startswith("_"):
                 value: object = Hole("")
-                if node_kind(node) == "Call" and expression(node.func).rpartition(".")[2] == "auto":
+                if isinstance(node, ast.Call) and expression(node.func).rpartition(".")[2] == "auto":
                     value = name.lower() if "StrEnum" in lineage else len(members) + 1
                 else:
                     value = self.lenient(env._replace(scope=body, local={}), node)
@@ -2629,7 +2638,7 @@ class Names(Meter):
             return list(value)
         raise Unreadable(value.why if isinstance(value, Hole) else f"{self.describe(value)} cannot be listed")
 
-    def meaning(self, env: Env, node: Node, found: Found | None) -> Any:
+    def meaning(self, env: Env, node: ast.expr, found: Found | None) -> Any:
         """The value behind a resolved name."""
         if found is None:
             raise Unreadable(f"'{expression(node, 40)}' is not defined in {env.scope.path}")
@@ -2646,7 +2655,7 @@ class Names(Meter):
             raise Unreadable(f"'{name}' comes from outside the project")
         raise Unreadable(f"'{expression(node, 40)}' is only known when the model runs")
 
-    def arguments(self, env: Env, node: Node) -> tuple[list[Any], dict[str, Any]]:
+    def arguments(self, env: Env, node: ast.Call) -> tuple[list[Any], dict[str, Any]]:
         """The evaluated arguments of a call."""
         positional = self.elements(env, node.args, self.value)
         named: dict[str, Any] = {}
@@ -2655,11 +2664,13 @@ class Names(Meter):
             named.update(value if keyword.arg is None else {keyword.arg: value})
         return positional, named
 
-    def elements(self, env: Env, nodes: Sequence[Node], read: Callable[[Env, ast.expr], Any]) -> list[Any]:
+    def elements(self, env: Env, nodes: Sequence[ast.expr], read: Callable[[Env, ast.expr], Any]) -> list[Any]:
         """The values of a row of expressions, `*spread` ones included."""
+        import ast
+
         result: list[Any] = []
         for node in nodes:
-            if node_kind(node) == "Starred":
+            if isinstance(node, ast.Starred):
                 result.extend(self.items(env, self.value(env, node.value)))
             else:
                 result.append(read(env, node))
@@ -2684,8 +2695,10 @@ class Names(Meter):
 
     def call_project(self, env: Env, found: Found, positional: list[Any], named: dict[str, Any]) -> Any:
         """The value of a project's function whose whole body is one return statement."""
-        body = [s for s in found.node.body if not (node_kind(s) == "Expr" and node_kind(s.value) == "Constant")]
-        if len(body) != 1 or node_kind(body[0]) != "Return" or body[0].value is None:
+        import ast
+
+        body = [s for s in found.node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+        if len(body) != 1 or not isinstance(body[0], ast.Return) or body[0].value is None:
             raise Unreadable(f"{found.node.name}() does more than return a value")
         local = self.bind_arguments(found, positional, named, env.depth)
         return self.value(Env(found.scope, local, env.depth), body[0].value)
@@ -2726,19 +2739,21 @@ class Names(Meter):
 class Evaluator(Names):
     """Values of expressions, found without executing anything and within a budget."""
 
-    def eval_Constant(self, env: Env, node: Node) -> Any:
+    def eval_Constant(self, env: Env, node: ast.Constant) -> Any:
         return node.value
 
-    def eval_Name(self, env: Env, node: Node) -> Any:
+    def eval_Name(self, env: Env, node: ast.Name) -> Any:
         if node.id in env.local:
             return env.local[node.id]
         return self.meaning(env, node, self.sources.find(env.scope, node))
 
-    def eval_Attribute(self, env: Env, node: Node) -> Any:
-        root = node
-        while node_kind(root) == "Attribute":
+    def eval_Attribute(self, env: Env, node: ast.Attribute) -> Any:
+        import ast
+
+        root: ast.expr = node
+        while isinstance(root, ast.Attribute):
             root = root.value
-        if node_kind(root) == "Name" and root.id not in env.local:
+        if isinstance(root, ast.Name) and root.id not in env.local:
             owner = self.sources.find(env.scope, node.value)
             if owner and owner.kind == "class":
                 members = self.members(env, owner)
@@ -2752,18 +2767,18 @@ class Evaluator(Names):
         base = self.value(env, node.value)
         if isinstance(base, EnumMember) and node.attr in ("name", "value"):
             return getattr(base, node.attr)
-        raise unknown(node)
+        raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
 
     def eval_List(self, env: Env, node: Any) -> Any:
         return self.elements(env, node.elts, self.lenient)
 
-    def eval_Tuple(self, env: Env, node: Node) -> Any:
+    def eval_Tuple(self, env: Env, node: ast.Tuple) -> Any:
         return tuple(self.eval_List(env, node))
 
-    def eval_Set(self, env: Env, node: Node) -> Any:
+    def eval_Set(self, env: Env, node: ast.Set) -> Any:
         return list(dict.fromkeys(self.eval_List(env, node)))
 
-    def eval_Dict(self, env: Env, node: Node) -> Any:
+    def eval_Dict(self, env: Env, node: ast.Dict) -> Any:
         result: dict[Any, Any] = {}
         for key, item in zip(node.keys, node.values):
             if key is None:
@@ -2772,19 +2787,19 @@ class Evaluator(Names):
                 result[self.value(env, key)] = self.lenient(env, item)
         return result
 
-    def eval_UnaryOp(self, env: Env, node: Node) -> Any:
+    def eval_UnaryOp(self, env: Env, node: ast.UnaryOp) -> Any:
         operand, name = self.value(env, node.operand), type(node.op).__name__
         return not self.truth(operand) if name == "Not" else operate(name, operand)
 
-    def eval_BinOp(self, env: Env, node: Node) -> Any:
+    def eval_BinOp(self, env: Env, node: ast.BinOp) -> Any:
         name, left, right = type(node.op).__name__, self.value(env, node.left), self.value(env, node.right)
         for value in (left, right):
             if isinstance(value, (Hole, EnumMember, Found)):
-                raise unknown(node)
+                raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
         self.foresee(name, left, right)
         return operate(name, left, right)
 
-    def eval_BoolOp(self, env: Env, node: Node) -> Any:
+    def eval_BoolOp(self, env: Env, node: ast.BoolOp) -> Any:
         is_or, value = type(node.op).__name__ == "Or", None
         for part in node.values:
             value = self.value(env, part)
@@ -2792,22 +2807,24 @@ class Evaluator(Names):
                 break
         return value
 
-    def eval_Compare(self, env: Env, node: Node) -> Any:
+    def eval_Compare(self, env: Env, node: ast.Compare) -> Any:
         left = self.value(env, node.left)
         for operator, comparator in zip(node.ops, node.comparators):
             right = self.value(env, comparator)
             is_identity = type(operator).__name__.startswith("Is") and None not in (left, right)
             if is_identity or isinstance(left, (Hole, Found)) or isinstance(right, (Hole, Found)):
-                raise unknown(node)
+                raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
             if not operate(type(operator).__name__, left, right):
                 return False
             left = right
         return True
 
-    def eval_IfExp(self, env: Env, node: Node) -> Any:
+    def eval_IfExp(self, env: Env, node: ast.IfExp) -> Any:
         return self.value(env, node.body if self.truth(self.value(env, node.test)) else node.orelse)
 
-    def eval_Subscript(self, env: Env, node: Node) -> Any:
+    def eval_Subscript(self, env: Env, node: ast.Subscript) -> Any:
+        import ast
+
         if expression(node.value).endswith("Literal"):
             values = self.value(env, node.slice)
             return values if type(values) is tuple else (values,)
@@ -2815,16 +2832,16 @@ class Evaluator(Names):
         if isinstance(base, Found):
             base = self.members(env, base)
         if not isinstance(base, (str, list, dict)) and type(base) is not tuple:
-            raise unknown(node)
-        if node_kind(node.slice) == "Slice":
+            raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
+        if isinstance(node.slice, ast.Slice):
             bounds: list[Any] = [node.slice.lower, node.slice.upper, node.slice.step]
             return base[slice(*(bound and self.value(env, bound) for bound in bounds))]
         return base[self.value(env, node.slice)]
 
-    def eval_JoinedStr(self, env: Env, node: Node) -> Any:
+    def eval_JoinedStr(self, env: Env, node: ast.JoinedStr) -> Any:
         return "".join(self.value(env, part) for part in node.values)
 
-    def eval_FormattedValue(self, env: Env, node: Node) -> Any:
+    def eval_FormattedValue(self, env: Env, node: ast.FormattedValue) -> Any:
         value = self.value(env, node.value)
         spec = self.value(env, node.format_spec) if node.format_spec else ""
         check_format("spec", spec)
@@ -2839,13 +2856,13 @@ class Evaluator(Names):
 
     eval_GeneratorExp = eval_ListComp
 
-    def eval_SetComp(self, env: Env, node: Node) -> Any:
+    def eval_SetComp(self, env: Env, node: ast.SetComp) -> Any:
         return list(dict.fromkeys(self.eval_ListComp(env, node)))
 
-    def eval_DictComp(self, env: Env, node: Node) -> Any:
+    def eval_DictComp(self, env: Env, node: ast.DictComp) -> Any:
         return {self.value(i, node.key): self.lenient(i, node.value) for i in self.loops(env, node.generators)}
 
-    def loops(self, env: Env, generators: Sequence[Node]) -> Iterator[Env]:
+    def loops(self, env: Env, generators: Sequence[ast.comprehension]) -> Iterator[Env]:
         """One Env for each turn of a comprehension's loops."""
         if not generators:
             yield env
@@ -2856,22 +2873,25 @@ class Evaluator(Names):
             if all(self.truth(self.value(inner, test)) for test in first.ifs):
                 yield from self.loops(inner, generators[1:])
 
-    def unpack(self, target: Node, item: Any) -> dict[str, object]:
-        if node_kind(target) == "Name":
+    def unpack(self, target: ast.expr, item: Any) -> dict[str, object]:
+        import ast
+
+        if isinstance(target, ast.Name):
             return {target.id: item}
-        if node_kind(target) in ("Tuple", "List") and type(item) in (tuple, list) and len(item) == len(target.elts):
+        if isinstance(target, (ast.Tuple, ast.List)) and type(item) in (tuple, list) and len(item) == len(target.elts):
             return {k: v for part, piece in zip(target.elts, item) for k, v in self.unpack(part, piece).items()}
         raise Unreadable("an unpacking that does not fit")
 
-    def eval_Lambda(self, env: Env, node: Node) -> Any:
+    def eval_Lambda(self, env: Env, node: ast.Lambda) -> Any:
         names = [argument.arg for argument in node.args.args]
         return lambda *args: self.value(env._replace(local={**env.local, **dict(zip(names, args))}), node.body)
 
-    def eval_Call(self, env: Env, node: Node) -> Any:
+    def eval_Call(self, env: Env, node: ast.Call) -> Any:
+        import ast
         from importlib import import_module
 
         function = node.func
-        is_local = node_kind(function) == "Name" and function.id in env.local
+        is_local = isinstance(function, ast.Name) and function.id in env.local
         found = None if is_local else self.sources.find(env.scope, function)
         name = found.dotted.replace("builtins.", "") if found else ""
         if found and found.kind == "external" and name.startswith(("os.getenv", "os.environ")):
@@ -2882,11 +2902,11 @@ class Evaluator(Names):
         if found and found.kind == "external" and (name in FUNCTIONS or name in LIBRARY):
             called = FUNCTIONS.get(name) or getattr(import_module(LIBRARY[name]), name.rpartition(".")[2])
             return self.call_function(env, name, called, positional, named)
-        if node_kind(function) == "Attribute":
+        if isinstance(function, ast.Attribute):
             base = self.value(env, function.value)
             if function.attr in METHODS.get(type(base), ()):
                 return self.call_method(env, base, function.attr, positional, named)
-        raise unknown(node)
+        raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
 
 
 FORMATS = {  # what makes a format's result huge, or lets it look inside its arguments
@@ -2944,29 +2964,31 @@ class TypeReader:
         self.sources, self.evaluator = sources, evaluator
         self.doubts: dict[str, str] = {}  # of names in annotations
 
-    def read(self, scope: Scope, node: Node, depth: int = 0) -> TypeInfo:
+    def read(self, scope: Scope, node: ast.expr | None, depth: int = 0) -> TypeInfo:
         """What an annotation says; kind `undefined` where it says nothing that a type could be."""
-        kind, text = node_kind(node), expression(node)
+        import ast
+
+        text = expression(node)
         if depth > TYPE_DEPTH:
             return TypeInfo("Any", text)
-        if kind == "Constant":
+        if isinstance(node, ast.Constant):
             if node.value is None:
                 return TypeInfo("none", text)
             return self.quoted(scope, node.value, depth) if isinstance(node.value, str) else TypeInfo("undefined", text)
-        if kind in ("Name", "Attribute"):
+        if isinstance(node, (ast.Name, ast.Attribute)):
             return self.named(scope, node, depth)
-        if kind == "Subscript":
+        if isinstance(node, ast.Subscript):
             return self.generic(scope, node, depth)
-        if kind == "BinOp" and node_kind(node.op) == "BitOr":
-            parts: list[Node] = []
-            left = node
-            while node_kind(left) == "BinOp" and node_kind(left.op) == "BitOr":
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+            parts: list[ast.expr] = []
+            left: ast.expr = node
+            while isinstance(left, ast.BinOp) and isinstance(left.op, ast.BitOr):
                 parts.insert(0, left.right)
                 left = left.left
             return self.union(scope, [left, *parts], text, depth)
-        if kind == "IfExp":
+        if isinstance(node, ast.IfExp):
             return self.conditional(scope, node, depth)
-        return self.called(scope, node, depth) if kind == "Call" else TypeInfo("undefined", text)
+        return self.called(scope, node, depth) if isinstance(node, ast.Call) else TypeInfo("undefined", text)
 
     def quoted(self, scope: Scope, text: str, depth: int) -> TypeInfo:
         import ast
@@ -2976,11 +2998,11 @@ class TypeReader:
         except (SyntaxError, ValueError, MemoryError):
             return TypeInfo("undefined", text)
 
-    def union(self, scope: Scope, nodes: Sequence[Node], text: str, depth: int) -> TypeInfo:
+    def union(self, scope: Scope, nodes: Sequence[ast.expr], text: str, depth: int) -> TypeInfo:
         members = tuple(self.read(scope, node, depth + 1) for node in nodes)
         return members[0] if len(members) == 1 else TypeInfo("union", text, members)
 
-    def conditional(self, scope: Scope, node: Node, depth: int) -> TypeInfo:
+    def conditional(self, scope: Scope, node: ast.IfExp, depth: int) -> TypeInfo:
         try:
             chosen = node.body if self.evaluator.truth(self.evaluator.value(Env(scope, {}), node.test)) else node.orelse
         except Unreadable:
@@ -2988,14 +3010,14 @@ class TypeReader:
             return TypeInfo("either", expression(node), sides)
         return self.read(scope, chosen, depth + 1)
 
-    def meaning(self, scope: Scope, node: Node) -> Found | None:
+    def meaning(self, scope: Scope, node: ast.expr) -> Found | None:
         """What a name in an annotation means."""
         found = self.sources.find(scope, node)
         if found is None:
             self.doubts[expression(node)] = f"is neither imported nor defined in {scope.path}; import it"
         return found
 
-    def named(self, scope: Scope, node: Node, depth: int) -> TypeInfo:
+    def named(self, scope: Scope, node: ast.expr, depth: int) -> TypeInfo:
         text, found = expression(node), self.meaning(scope, node)
         if found is None:
             return TypeInfo(KINDS.get(text.rpartition(".")[2], "undefined"), text)
@@ -3027,9 +3049,11 @@ class TypeReader:
         names = {expression(getattr(decorator, "func", decorator)).rpartition(".")[2] for decorator in decorators}
         return TypeInfo("dataclass" if "dataclass" in names else "class", text, found=found)
 
-    def generic(self, scope: Scope, node: Node, depth: int) -> TypeInfo:
+    def generic(self, scope: Scope, node: ast.Subscript, depth: int) -> TypeInfo:
+        import ast
+
         text, found = expression(node), self.meaning(scope, node.value)
-        nodes = list(node.slice.elts) if node_kind(node.slice) == "Tuple" else [node.slice]
+        nodes = list(node.slice.elts) if isinstance(node.slice, ast.Tuple) else [node.slice]
         name = found.last if found else expression(node.value).rpartition(".")[2]
         if found and found.kind in ("class", "value"):
             return self.read(scope, node.value, depth + 1)
@@ -3049,7 +3073,7 @@ class TypeReader:
         kind = name if name in QUALIFIERS else KINDS.get(name, "external" if found else "undefined")
         return TypeInfo(kind, text, tuple(self.read(scope, argument, depth + 1) for argument in nodes), found=found)
 
-    def literal(self, scope: Scope, nodes: Sequence[Node], text: str) -> TypeInfo:
+    def literal(self, scope: Scope, nodes: Sequence[ast.expr], text: str) -> TypeInfo:
         try:
             values = [self.evaluator.json(Env(scope, {}), node) for node in nodes]
         except Unreadable:
@@ -3057,7 +3081,7 @@ class TypeReader:
         choices = TypeInfo("choices", text, values=tuple(value for value in values if value is not None))
         return TypeInfo("union", text, (choices, TypeInfo("none", "None"))) if None in values else choices
 
-    def called(self, scope: Scope, node: Node, depth: int) -> TypeInfo:
+    def called(self, scope: Scope, node: ast.Call, depth: int) -> TypeInfo:
         found = self.sources.find(scope, node.func)
         name = found.last if found else ""
         if name == "NewType" and len(node.args) == 2:
@@ -3118,7 +3142,7 @@ class InputCall(NamedTuple):
     """An `Input(...)` and where its arguments' names are looked up."""
 
     env: Env
-    node: Node
+    node: ast.Call
 
 
 class Property(NamedTuple):
@@ -3157,12 +3181,14 @@ class SchemaReader:
         self.unresolved.append(Unresolved(name, text, why))
         self.python_needed = self.python_needed or keyword not in NOT_WORTH_ASKING
 
-    def find_input(self, env: Env, node: Node) -> InputCall | None:
+    def find_input(self, env: Env, node: ast.expr | None) -> InputCall | None:
         """The `Input(...)` that a default stands for: itself, a name for one, or a helper that returns one."""
+        import ast
+
         if env.depth > IMPORT_DEPTH or node is None:
             return None
-        found = self.sources.find(env.scope, node.func if node_kind(node) == "Call" else node)
-        if node_kind(node) == "Call":
+        found = self.sources.find(env.scope, node.func if isinstance(node, ast.Call) else node)
+        if isinstance(node, ast.Call):
             name = found.last if found else expression(node.func).rpartition(".")[2]
             if name == "Input" and (not found or found.kind == "external"):
                 return InputCall(env, node)
@@ -3172,11 +3198,11 @@ class SchemaReader:
             return self.find_input(Env(found.scope, {}, env.depth + 1), found.node)
         return None
 
-    def find_helper(self, env: Env, found: Found, call: Node) -> InputCall | None:
+    def find_helper(self, env: Env, found: Found, call: ast.Call) -> InputCall | None:
         import ast
 
-        nodes: list[Node] = list(ast.walk(found.node or call))
-        for value in (node.value for node in nodes if node_kind(node) == "Return"):
+        returns = [s.value for s in ast.walk(found.node or call) if isinstance(s, ast.Return) and s.value is not None]
+        for value in returns:
             if self.find_input(Env(found.scope, {}, env.depth + 1), value):
                 try:
                     positional, named = self.evaluator.arguments(env, call)
@@ -3212,7 +3238,7 @@ class SchemaReader:
                     result[name] = (call.env._replace(local={"it": value}), ast.Name(id="it", ctx=ast.Load()))
         return result
 
-    def values(self, where: str, name: str, default: Node, scope: Scope) -> JSON:
+    def values(self, where: str, name: str, default: ast.expr | None, scope: Scope) -> JSON:
         """What is said of a parameter, by keyword. A default that is there but unknown is in `default` as a Hole."""
         env, result = Env(scope, {}), {}
         call = self.find_input(env, default)
@@ -3611,23 +3637,27 @@ def model_schema(reader: SchemaReader, found: Found, kind: str, seen: tuple[obje
 
 def model_fields(reader: SchemaReader, found: Found) -> Iterator[tuple[str, TypeInfo, bool, bool]]:
     """The fields that one class itself declares: name, type, whether it has a default, whether the class is total."""
+    import ast
+
     if found.kind != "class":
         return
     scope = reader.sources.body(found)
     is_total = not any(k.arg == "total" and getattr(k.value, "value", True) is False for k in found.node.keywords)
     for node in found.node.body:
-        if node_kind(node) == "AnnAssign" and node_kind(node.target) == "Name" and node.target.id[0] != "_":
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id[0] != "_":
             info = reader.types.read(scope, node.annotation)
             if info.kind != "ClassVar":
                 yield node.target.id, info, field_has_default(node.value), is_total
 
 
-def field_has_default(value: Node) -> bool:
+def field_has_default(value: ast.expr | None) -> bool:
     """Whether a field's right-hand side is a default: a value, or `Field(...)` that holds one."""
-    defaults = [] if value is None else [value]
-    if node_kind(value) == "Call" and expression(value.func).rpartition(".")[2].lower() == "field":
+    import ast
+
+    if isinstance(value, ast.Call) and expression(value.func).rpartition(".")[2].lower() == "field":
         defaults = value.args[:1] + [k.value for k in value.keywords if k.arg in ("default", "default_factory")]
-    return any(getattr(node, "value", None) is not ... for node in defaults)
+        return any(not (isinstance(node, ast.Constant) and node.value is ...) for node in defaults)
+    return value is not None and not (isinstance(value, ast.Constant) and value.value is ...)
 
 
 # -- the callable: which function of the file is the model
@@ -3639,9 +3669,6 @@ class Target(NamedTuple):
     node: Any  # ast.FunctionDef or ast.AsyncFunctionDef
     scope: Scope
     is_method: bool
-
-
-MODEL_METHODS = {"train": ("train",), "predict": ("run", "predict")}
 
 
 def split_reference(reference: str, mode: str) -> tuple[str, str]:
@@ -3697,9 +3724,10 @@ def python_files(reader: SchemaReader, path: str) -> str:
 
 def single_class(reader: SchemaReader, scope: Scope, mode: str) -> Found | None:
     """The one class of a file that has the method. Raises SchemaError: there are several."""
+    methods = ("train",) if mode == "train" else ("run", "predict")
     classes = [reader.sources.follow(scope, name, 0) for name, node in scope.names.items()
                if type(node).__name__ == "ClassDef"]
-    fitting = [c for c in classes if c and any(reader.sources.attribute(c, method) for method in MODEL_METHODS[mode])]
+    fitting = [c for c in classes if c and any(reader.sources.attribute(c, method, 0) for method in methods)]
     if len(fitting) > 1:
         names = ", ".join(found.dotted for found in fitting)
         hint = f"name one: {scope.path}:{fitting[0].dotted}"
@@ -3727,13 +3755,14 @@ def find_method(reader: SchemaReader, found: Found, mode: str) -> Target:
     if mode == "predict" and {"run", "predict"} <= set(bodies[0].names):
         hint = "rename the one that is not the model's: Cog's runtimes refuse a class with both"
         raise SchemaError(f"{where}: {found.dotted} must define either run() or predict(), not both", hint=hint)
-    for name in MODEL_METHODS[mode]:
+    for name in ("train",) if mode == "train" else ("run", "predict"):
         for body in bodies:
             method = reader.sources.follow(body, name, 0) if name in body.names else None
             if method and method.kind == "function":
                 return Target(method.node, method.scope, True)
-    fault = ".train not found" if mode == "train" else " must define run() or predict()"
-    raise SchemaError(f"{where}: {found.dotted}{fault}")
+    if mode == "train":
+        raise SchemaError(f"{where}: {found.dotted}.train not found")
+    raise SchemaError(f"{where}: {found.dotted} must define run() or predict()")
 
 
 class Traits(NamedTuple):
@@ -3766,10 +3795,12 @@ def read_decorators(reader: SchemaReader, target: Target) -> Traits:
     return traits
 
 
-def todays_parameter(decorator: Node) -> str:
+def todays_parameter(decorator: ast.expr) -> str:
     """An `@cog.input(...)` of 2021 as a parameter of today."""
+    import ast
+
     names = {"help": "description", "default": "default", "min": "ge", "max": "le", "options": "choices"}
-    if node_kind(decorator) != "Call":
+    if not isinstance(decorator, ast.Call):
         return "x: str = Input()"
     given = {keyword.arg or "": expression(keyword.value, 1000) for keyword in decorator.keywords}
     name = str(getattr(decorator.args[0], "value", "x")) if decorator.args else "x"
@@ -3777,7 +3808,7 @@ def todays_parameter(decorator: Node) -> str:
     return f"{name}: {given.get('type', 'str')} = Input({arguments})"
 
 
-def concurrency_of(reader: SchemaReader, target: Target, decorator: Node, where: str) -> int:
+def concurrency_of(reader: SchemaReader, target: Target, decorator: ast.expr, where: str) -> int:
     """The number in `@concurrent(max=N)`."""
     given = [k.value for k in getattr(decorator, "keywords", ()) if k.arg == "max"] + getattr(decorator, "args", [])
     try:
@@ -3840,15 +3871,15 @@ def read_signature(reader: SchemaReader, reference: str, mode: str, taken: JSON)
             continue
         if done.is_required:
             required.append(argument.arg)
+    output = {} if faults else read_output(reader, target, traits)
     if faults:
         raise SchemaError("\n".join(map(str, faults)), hint=faults[0].hint)
-    output = read_output(reader, target, traits)
     for name, doubt in reader.types.doubts.items():
         reader.warn(f"{target.scope.path}:{target.node.lineno}", f"'{name}' {doubt}")
     return Signature(inputs, tuple(required), output, enums, traits)
 
 
-def read_parameter(reader: SchemaReader, target: Target, where: str, argument: Node, default: Any) -> Property:
+def read_parameter(reader: SchemaReader, target: Target, where: str, argument: ast.arg, default: Any) -> Property:
     """One parameter's property. Raises SchemaError, with position and name."""
     name = argument.arg
     if argument.annotation is None:
@@ -4023,10 +4054,14 @@ def mode_paths(mode: str, noun: str, is_streaming: bool) -> JSON:
         "responses": {"200": anything, "422": invalid},
         "summary": "Cancel",
     }
-    fixed = {path: {"get": {"operationId": operation, "responses": {"200": anything}, "summary": title}}
-             for path, operation, title in (("/", "root__get", "Root"),
-                                            ("/health-check", "healthcheck_health_check_get", "Healthcheck"))}
-    return {**fixed, f"/{word}s": {"post": start}, f"/{word}s/{{{word}_id}}/cancel": {"post": cancel}}
+    root = {"operationId": "root__get", "responses": {"200": anything}, "summary": "Root"}
+    health = {"operationId": "healthcheck_health_check_get", "responses": {"200": anything}, "summary": "Healthcheck"}
+    return {
+        "/": {"get": root},
+        "/health-check": {"get": health},
+        f"/{word}s": {"post": start},
+        f"/{word}s/{{{word}_id}}/cancel": {"post": cancel},
+    }
 
 
 # -- on the model's own Python, where this section runs with section 1 alone
@@ -6249,23 +6284,18 @@ def add_labels(labels: Mapping[str, str], query: Mapping[str, str], dockerfile: 
     r"""The query of a build and its Dockerfile, with labels for the image.
 
     Podman's builder takes a $ in a label of the query for a variable, and loses line ends; in an argument it does not.
-    What it has built with other arguments it takes for the same, which is why their names tell their values.
 
     >>> add_labels({"a": "$1"}, {"t": "x"}, b"FROM y\n", podman=True)[1]
-    b'FROM y\nARG COG_LABEL_c1b43b36df09\nLABEL a="$COG_LABEL_c1b43b36df09"\n'
+    b'FROM y\nARG COG_LABEL_0\nLABEL a="$COG_LABEL_0"\n'
     """
-    import hashlib
     import json
 
     if not podman:
         return {**query, "labels": render_compact(dict(labels))}, dockerfile
-    arguments, line = json.loads(query.get("buildargs", "{}")), ""
-    for name, value in labels.items():
-        argument = f"COG_LABEL_{hashlib.sha256(value.encode()).hexdigest()[:12]}"
-        arguments[argument] = value
-        dockerfile += f"ARG {argument}\n".encode()
-        line += f' {name}="${argument}"'
-    dockerfile += f"LABEL{line}\n".encode()
+    arguments = json.loads(query.get("buildargs", "{}"))
+    for number, (name, value) in enumerate(labels.items()):
+        arguments[f"COG_LABEL_{number}"] = value
+        dockerfile += f'ARG COG_LABEL_{number}\nLABEL {name}="$COG_LABEL_{number}"\n'.encode()
     return {**query, "buildargs": render_compact(arguments)}, dockerfile
 
 
@@ -7479,8 +7509,6 @@ class Transport:
 
     def recv(self, limit: int) -> bytes:
         """At most `limit` bytes; none when the peer ended. Raises BlockingIOError: nothing is here now; StreamError."""
-        import socket
-
         if self._left:
             data, self._left = self._left[:limit], self._left[limit:]
             return data
@@ -7489,8 +7517,6 @@ class Transport:
         except BlockingIOError:
             raise
         except OSError as error:
-            if isinstance(error, ConnectionResetError) and self._socket.family == socket.AF_UNIX:
-                return b""  # Podman ended with bytes of ours unread; what it had said before is here
             raise self._explain(error) from error
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
@@ -9699,27 +9725,12 @@ def build_from_files(engine: Engine, files: Mapping[str, bytes], query: Mapping[
     return build_image(engine, console, query=query, context=context, secrets=secrets, quiet=quiet)
 
 
-def image_tags(image: JSON) -> list[str]:
-    """The names of an image, listed or inspected.
-
-    >>> image_tags({"RepoTags": ["<none>:<none>"]})
-    []
-    """
-    return [tag for tag in image.get("RepoTags") or () if tag != "<none>:<none>"]
-
-
 def remove_image(engine: Engine, name: str, console: Console, *, prune: bool = True) -> None:
     """Take a name from an image, and remove the image with its last one; where that fails, it stays."""
     try:
         engine.image_remove(name, prune=prune)
     except EngineError as error:
         console.debug(f"{name} stays: {error}")
-
-
-def remove_nameless(engine: Engine, image: str, console: Console) -> None:
-    """Remove an image whose name another one has got; one that has a name still, or that a container uses, stays."""
-    if not image_tags(engine.image_inspect(image) or {}):
-        remove_image(engine, image, console)
 
 
 def build_hint(message: str) -> str:
@@ -10350,6 +10361,7 @@ def helper_kill(leash: str, spawned: HelperAny, seconds: float = 5.0) -> None:
 
     group = int(leash[6:]) if leash.startswith("group:") else spawned.pid if spawned and leash == "spawned" else 0
     if group:
+        helper_spare_tracker(group)
         try:
             os.killpg(group, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
@@ -10359,6 +10371,30 @@ def helper_kill(leash: str, spawned: HelperAny, seconds: float = 5.0) -> None:
     while leash == "container" and helper_is_guest() and time.monotonic() < deadline:
         helper_kill_container()
         time.sleep(0.01)
+
+
+def helper_spare_tracker(group: int, seconds: float = 1.0) -> None:
+    """Kill a process group but for multiprocessing's tracker, which then removes the semaphores of the others from
+    /dev/shm; it gets so many seconds for that."""
+    import os
+    import signal
+    import time
+
+    deadline = time.monotonic() + seconds
+    tracked = os.path.isdir("/proc")
+    while tracked and time.monotonic() < deadline:
+        tracked = False
+        for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+            try:
+                if os.getpgid(pid) == group and (helper_stat(pid) or "Z")[0] != "Z":
+                    with open(f"/proc/{pid}/cmdline", "rb") as file:
+                        is_tracker = b"multiprocessing.resource_tracker" in file.read()
+                    tracked = tracked or is_tracker
+                    if not is_tracker:
+                        os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass  # gone, or not ours
+        time.sleep(0.005 if tracked else 0)
 
 
 def helper_is_guest() -> bool:
@@ -12578,7 +12614,7 @@ class ExecHost(ContainerHost):
     def _refuse(self) -> None:
         """Nothing, unless the command could not be run. Raises CommandMissing, NotExecutable."""
         word = self._plan.body["Entrypoint"][0]
-        if self.exit_code not in (1, 126, 127):  # catatonit ends with 1
+        if self.exit_code not in (126, 127):
             self._console.result(self._refusal, stream=2)
         elif b"o such file" in self._refusal:
             raise command_missing(word)
@@ -14608,7 +14644,7 @@ def read_model_source(options: Options, config: Config, world: World) -> Model:
     if given:
         try:
             document = json.loads(read_text_file(os.path.join(world.cwd, given), "--openapi-schema"))
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise UsageError(f"{given} is not JSON: {error}") from error
         if input_schema(document, training=bool(train)) is None:
             raise UsageError(f"{given} is no schema of a model: it has no components.schemas.Input")
@@ -14661,7 +14697,7 @@ def take_answer(model: Model, out: bytes, trouble: str, console: Console) -> Mod
     for line in out.splitlines():
         try:
             answer = json.loads(line)
-        except (ValueError, RecursionError):
+        except ValueError:
             break
     if isinstance(answer, dict) and isinstance(answer.get("error"), str):
         raise SchemaError(answer["error"], hint=str(answer.get("hint") or ""))
@@ -14698,7 +14734,7 @@ def ask_once(model: Model, options: Options, words: Sequence[str], world: World,
         known = json.loads(read_bytes(os.path.join(project, ".cog", "asked.json")))
         if known["key"] == key:
             return take_answer(model, str(known["answer"]).encode(), "", world.console)
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError):
         pass  # it was never asked
     world.console.phase("Reading the model's inputs with its own Python...")
     code, out, err = ask()
@@ -14788,7 +14824,7 @@ def find_development_image(engine: Engine, config: Config, options: Options, wor
                      {PROJECT_LABEL: config.project}, world.console, quiet=is_quiet(options),
                      secrets={PIP_SECRET: settings.pip_conf.encode()} if settings.pip_conf else None)
     for image in engine.image_list(f"{PROJECT_LABEL}={config.project}"):
-        for tag in image_tags(image) or [str(image["Id"])]:
+        for tag in image.get("RepoTags") or []:
             if tag != name and not tag.endswith(f"/{name}"):
                 remove_image(engine, tag, world.console)
     found = engine.image_inspect(name)
@@ -14845,7 +14881,7 @@ def prepare_process(options: Options, config: Config, document: JSON, run: Run, 
     return plan
 
 
-def model_here(model: Model, options: Options, world: World) -> tuple[Config, JSON]:
+def here(model: Model, options: Options, world: World) -> tuple[Config, JSON]:
     """A model for this machine and its schema, with a word on what running it here means. Raises CogError."""
     model = model._replace(config=note_process(options, model.config, world))
     if model.needs_python and not options.dry_run:
@@ -15040,7 +15076,7 @@ def predict_in_container(engine: Engine, job: Job, runnable: Runnable, world: Wo
 def predict_in_process(job: Job, model: Model, variables: Mapping[str, str], world: World) -> int:
     """Run a job in a virtual environment on this machine, once more with other ports if need be; the exit code."""
     options, console = job.options, world.console
-    config, document = model_here(model, options, world)
+    config, document = here(model, options, world)
     if document != model.document:
         job = fill_job(job, document, world)
     if options.dry_run:
@@ -15250,7 +15286,7 @@ def is_engine_here(engine: Engine) -> bool:
 
 def serve_in_process(options: Options, model: Model, variables: Mapping[str, str], world: World) -> int:
     """Serve the model of a folder in a virtual environment on this machine; return the exit code."""
-    config, document = model_here(model, options, world)
+    config, document = here(model, options, world)
     options = options._replace(port=claim_port(options.host, options.port))
     if options.dry_run:
         return show_plan({"engine": "none", "folder": config.project, "python": config.python_version,
@@ -15481,13 +15517,7 @@ def build_labelled(engine: Engine, build: Build, options: Options, world: World)
                     context=build.context(world.console.warn, digest.update))
         world.console.info("Adding labels to image...")
         labels = {**build.labels, DIGEST_LABEL: digest.hexdigest()}
-        before = engine.image_inspect(build.name) or {}
-        image = label_image(engine, unlabelled, build.name, labels, options, world)
-        if engine.is_podman:  # what the image was made from is to lose its name, but to stay as Podman's cache
-            engine.image_tag(image, run, "unlabelled")
-        if DIGEST_LABEL in ((before.get("Config") or {}).get("Labels") or {}):
-            remove_nameless(engine, str(before["Id"]), world.console)
-        return image
+        return label_image(engine, unlabelled, build.name, labels, options, world)
     finally:
         remove_image(engine, unlabelled, world.console, prune=False)
         guardian.dismiss()

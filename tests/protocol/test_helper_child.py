@@ -726,3 +726,15 @@ def test_the_helper_ends_wherever_the_near_end_leaves(size: int, monkeypatch: py
     assert not thread.is_alive()
     for descriptor in (far_in, near_in, far_out):
         os.close(descriptor)
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="semaphores are no files here")
+def test_a_killed_group_leaves_no_semaphore():
+    program = ("import multiprocessing, time; lock = multiprocessing.get_context('spawn').Lock();"
+               "print(lock._semlock.name, flush=True); time.sleep(100)")
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, start_new_session=True)
+    path = f"/dev/shm/sem.{child.stdout.readline().decode().strip()[1:]}"
+    assert os.path.exists(path)
+    c.helper_kill(f"group:{child.pid}", None)
+    assert child.wait(5) == -signal.SIGKILL and not os.path.exists(path)
+    child.stdout.close()
