@@ -184,7 +184,7 @@ def test_a_taken_lane_port_is_reported(make_box: Any) -> None:
     box.wait_ready()
     stream = box.engine.exec_start(box.engine.exec_create(box.container, ["python", "-ISc", c.helper_source()]))
     second = c.Link(box.loop, stream, None, {"port": 5000, "lane": LANE, "leash": ""}, framed=True)
-    box.wait(lambda: second.greeted)
+    box.wait(lambda: second.hello)
     assert second.hello["lane"] == 0 and "in use" in second.hello["error"]
     box.wait(lambda: second.health == "READY")
 
