@@ -16,12 +16,13 @@ A run reads top to bottom, and so does this file:
      9. Plan          Options, Config and schema to what will be run
     10. Streams       bytes to frames, channels, messages, events, spilled JSON; no I/O
     11. Engine        finding it, its credentials, its API: one method per call
-    12. Build         an image, built or pulled, or an environment: what a model runs in
-    13. Helper        the far end of the one stream: sent along as source, Python 3.7 and newer
-    14. Hosts         container, process, URL: where a model runs; the stream's near end
-    15. Prediction    wait for setup, POST /predictions, stream, cancel
-    16. Outputs       a response to stdout and files
-    17. Commands      one function per subcommand: read, plan, do, write; and main
+    12. Session       what BuildKit asks back for: secrets and credentials (HTTP/2, HPACK)
+    13. Build         an image, built or pulled, or an environment: what a model runs in
+    14. Helper        the far end of the one stream: sent along as source, Python 3.7 and newer
+    15. Hosts         container, process, URL: where a model runs; the stream's near end
+    16. Prediction    wait for setup, POST /predictions, stream, cancel
+    17. Outputs       a response to stdout and files
+    18. Commands      one function per subcommand: read, plan, do, write; and main
 """
 from __future__ import annotations
 
@@ -8608,100 +8609,46 @@ def ask_credential_helper(name: str, server: str, environ: Mapping[str, str]) ->
     return {"identitytoken": secret} if user == "<token>" else {"username": user, "password": secret}
 
 
-# == 12. Build ================================================================
-# What a model runs in, made or fetched: an image, by the engine, or an environment, by pip on this machine.
-# In: the query and the context of a build, or a config; what a builder says and asks for meanwhile. Out: an image's id,
-# or an Environment; on the way what a person reads of it. What ends us ends the build and removes what is half made.
+# == 12. Session ==============================================================
+# In: the bytes of the stream on which BuildKit asks for what a build needs: secrets, registry credentials, a sign of
+# life. Out: our answers. It is gRPC on HTTP/2 with the builder as the client; Session is that as a pure machine, bytes
+# to bytes, and SessionPump is what carries the bytes, in a thread, since the build's own answer is read meanwhile.
+# What we do not offer is answered "unimplemented" and an unknown secret "not found"; BuildKit lives with both.
 
+# The Huffman code of RFC 7541 is canonical: for each length in bits its symbols, in order.
+HUFFMAN_SYMBOLS = {
+    5: b"012aceiost", 6: b" %-./3456789=A_bdfghlmnpru", 7: b":BCDEFGHIJKLMNOPQRSTUVWYjkqvwxyz", 8: b"&*,;XZ",
+    10: b"!\"()?", 11: b"'+|", 12: b"#>", 13: b"\0$@[]~", 14: b"^}", 15: b"<`{", 19: b"\\\xc3\xd0",
+    20: b"\x80\x82\x83\xa2\xb8\xc2\xe0\xe2", 21: b"\x99\xa1\xa7\xac\xb0\xb1\xb3\xd1\xd8\xd9\xe3\xe5\xe6",
+    22: b"\x81\x84\x85\x86\x88\x92\x9a\x9c\xa0\xa3\xa4\xa9\xaa\xad\xb2\xb5\xb9\xba\xbb\xbd\xbe\xc4\xc6\xe4\xe8\xe9",
+    23: b"\x01\x87\x89\x8a\x8b\x8c\x8d\x8f\x93\x95\x96\x97\x98\x9b\x9d\x9e\xa5\xa6\xa8\xae\xaf\xb4\xb6\xb7\xbc\xbf\xc5"
+        b"\xe7\xef",
+    24: b"\t\x8e\x90\x91\x94\x9f\xab\xce\xd7\xe1\xec\xed", 25: b"\xc7\xcf\xea\xeb",
+    26: b"\xc0\xc1\xc8\xc9\xca\xcd\xd2\xd5\xda\xdb\xee\xf0\xf2\xf3\xff",
+    27: b"\xcb\xcc\xd3\xd4\xd6\xdd\xde\xdf\xf1\xf4\xf5\xf6\xf7\xf8\xfa\xfb\xfc\xfd\xfe",
+    28: b"\2\3\4\5\6\7\x08\x0b\x0c\x0e\x0f\x10\x11\x12\x13\x14\x15\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f\x7f\xdc\xf9",
+    30: b"\n\r\x16",
+}
+STATIC_HEADERS = """:authority|:method GET|:method POST|:path /|:path /index.html|:scheme http|:scheme https|
+:status 200|:status 204|:status 206|:status 304|:status 400|:status 404|:status 500|accept-charset|
+accept-encoding gzip, deflate|accept-language|accept-ranges|accept|access-control-allow-origin|age|allow|
+authorization|cache-control|content-disposition|content-encoding|content-language|content-length|content-location|
+content-range|content-type|cookie|date|etag|expect|expires|from|host|if-match|if-modified-since|if-none-match|
+if-range|if-unmodified-since|last-modified|link|location|max-forwards|proxy-authenticate|proxy-authorization|range|
+referer|refresh|retry-after|server|set-cookie|strict-transport-security|transfer-encoding|user-agent|vary|via|
+www-authenticate""".replace("\n", "").split("|")
 
-# -- what a builder says while it works
-# In: the lines of a build's answer, from BuildKit (a protobuf trace), the classic builder or Podman (their text).
-# Out: the same few events from all of them, and from those what a person reads: plain lines, or a live region.
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 1, 1, 4, 8, 32  # flags of those frames
+FRAME_LIMIT = 1 << 14  # bytes of a frame that we take, as HTTP/2 has it unless told otherwise
+REQUEST_LIMIT = 1 << 20  # bytes of a request, of its headers too; real ones have a few dozen
+STREAM_LIMIT = 1000  # requests that are open at once
 
-LOG_LINE = 1 << 16  # bytes of a log line without an end that are held
-LOG_KEPT = 1 << 20  # bytes of a step's log that are kept, in case it fails
-NOISE = (r"failed to solve: |failed to solve with frontend [\w.]+: |rpc error: code = \w+ desc = |"
-         r"failed to create LLB definition: ")  # what BuildKit puts before the cause
-BUILDER_NOTE = (r" ?-{2,3}> (Running in |Using cache|Pushing cache|Removed intermediate container )?[0-9a-f]{6,64}$|"
-                r"Removing intermediate container [0-9a-f]+$")  # lines in a step's output that are the builder's own
-
-
-class StepsKnown(NamedTuple):
-    """How many steps the build has, as far as the builder knows."""
-
-    total: int
-
-
-class StepStarted(NamedTuple):
-    """A step began."""
-
-    step: int
-    name: str
-
-
-class StepCached(NamedTuple):
-    """A step need not run: its result was there."""
-
-    step: int
-
-
-class StepDone(NamedTuple):
-    """A step ended well, after so many seconds."""
-
-    step: int
-    seconds: float
-
-
-class StepFailed(NamedTuple):
-    """A step failed, or was called off since another one failed."""
-
-    step: int
-    message: str
-
-    @property
-    def canceled(self) -> bool:
-        """Whether the failure is another step's."""
-        return self.message.endswith("context canceled")
-
-
-class StepLog(NamedTuple):
-    """A line of a step's own output, so many seconds after the step began."""
-
-    step: int
-    line: bytes
-    seconds: float
-
-
-class Transfer(NamedTuple):
-    """How far a download or an upload inside a step is, in bytes; the total is 0 while nobody knows it."""
-
-    step: int
-    what: str
-    current: int
-    total: int
-    done: bool
-
-
-class BuildWarning(NamedTuple):
-    """What the builder finds questionable in the Dockerfile."""
-
-    text: str
-
-
-class ImageId(NamedTuple):
-    """The image that came out."""
-
-    id: str
-
-
-class BuildError(NamedTuple):
-    """Why there is no image, in the builder's words."""
-
-    message: str
-
-
-BuildEvent = Union[StepsKnown, StepStarted, StepCached, StepDone, StepFailed, StepLog, Transfer, BuildWarning, ImageId,
-                   BuildError]
+HEALTH = "/grpc.health.v1.Health/Check"
+GET_SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
+CREDENTIALS = "/moby.filesync.v1.Auth/Credentials"
+NOT_FOUND, UNKNOWN, UNIMPLEMENTED, INTERNAL = 5, 2, 12, 13  # gRPC's own numbers
 
 
 class Protobuf:
@@ -8792,402 +8739,6 @@ def render_varint(value: int) -> bytes:
         out.append(value & 127 | 128)
         value >>= 7
     return bytes([*out, value])
-
-
-class TraceParser:
-    """The lines of a build's answer to events, whichever builder sends them.
-
-    Source: moby/buildkit, api/services/control/control.proto, StatusResponse; the text of the classic builder and of
-    buildah, whose seconds are counted here with `clock`.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._trace = _VertexReader()
-        self._text = _TextReader(clock)
-        self._traced = False
-
-    def feed(self, line: JSON) -> list[BuildEvent]:
-        """What one line says. Raises StreamError: its trace is broken."""
-        import binascii
-
-        if line.get("id") == "moby.buildkit.trace":
-            self._traced = True
-            try:
-                data = binascii.a2b_base64(line.get("aux") or "")
-            except (binascii.Error, TypeError, ValueError) as error:
-                raise StreamError("the builder's trace is not base64") from error
-            return self._trace.read(data)
-        aux, detail = line.get("aux"), line.get("errorDetail")
-        if isinstance(aux, dict) and isinstance(aux.get("ID"), str):
-            return [ImageId(aux["ID"])]
-        if line.get("error") or isinstance(detail, dict):
-            message = str((isinstance(detail, dict) and detail.get("message")) or line.get("error"))
-            return self._fail(message)
-        if self._traced:
-            return []
-        if isinstance(line.get("stream"), str):
-            return self._text.read(line["stream"].encode("utf-8", "surrogateescape"))
-        return self._text.read_status(line)
-
-    def _fail(self, message: str) -> list[BuildEvent]:
-        import re
-
-        events = [] if self._traced else self._text.fail(message)
-        return [*events, BuildError(re.sub(f"^(?:{NOISE})+", "", message.strip()))]
-
-
-class _Vertex:
-    """A step of BuildKit's, as far as it was told."""
-
-    def __init__(self) -> None:
-        self.number, self.begun, self.ended = 0, 0.0, False
-        self.partial: dict[int, bytes] = {}  # of each of its two streams, the line that has no end yet
-
-
-class _VertexReader:
-    """BuildKit's trace to events. Steps are numbered as they start; what is told again changes nothing."""
-
-    def __init__(self) -> None:
-        self._vertices: dict[bytes, _Vertex] = {}
-        self._started = 0
-
-    def read(self, data: bytes) -> list[BuildEvent]:
-        """The events in one StatusResponse."""
-        response, known = Protobuf(data), len(self._vertices)
-        events: list[BuildEvent] = []
-        for raw in response.all(1):
-            events += self._read_vertex(Protobuf(raw))
-        for raw in response.all(2):
-            events += self._read_status(Protobuf(raw))
-        for raw in response.all(3):
-            events += self._read_log(Protobuf(raw))
-        for raw in response.all(4):
-            events += self._read_warning(Protobuf(raw))
-        if len(self._vertices) != known:
-            events.insert(0, StepsKnown(len(self._vertices)))
-        return events
-
-    def _read_vertex(self, told: Protobuf) -> Iterator[BuildEvent]:
-        vertex = self._vertices.setdefault(told.data(1), _Vertex())
-        if (5 in told or 6 in told) and not vertex.number:
-            self._started += 1
-            vertex.number, vertex.begun = self._started, told.time(5)
-            yield StepStarted(vertex.number, told.text(3))
-        if 6 not in told or vertex.ended:
-            return
-        vertex.ended = True
-        for stream, line in vertex.partial.items():
-            if line:
-                yield StepLog(vertex.number, line, max(0.0, told.time(6) - vertex.begun))
-            vertex.partial[stream] = b""
-        if 7 in told:
-            yield StepFailed(vertex.number, told.text(7))
-        elif told.number(4):
-            yield StepCached(vertex.number)
-        else:
-            yield StepDone(vertex.number, max(0.0, told.time(6) - vertex.begun) if vertex.begun else 0.0)
-
-    def _read_status(self, told: Protobuf) -> Iterator[BuildEvent]:
-        vertex = self._vertices.get(told.data(2))
-        if vertex and vertex.number and told.number(4):
-            yield Transfer(vertex.number, told.text(1), told.number(4), told.number(5), 8 in told)
-
-    def _read_log(self, told: Protobuf) -> Iterator[BuildEvent]:
-        vertex = self._vertices.get(told.data(1))
-        if not vertex or not vertex.number:
-            return
-        seconds = max(0.0, told.time(2) - vertex.begun)
-        *lines, rest = (vertex.partial.get(told.number(3), b"") + told.data(4)).split(b"\n")
-        if len(rest) > LOG_LINE:
-            lines, rest = [*lines, rest], b""
-        vertex.partial[told.number(3)] = rest
-        for line in lines:
-            yield StepLog(vertex.number, line, seconds)
-
-    @staticmethod
-    def _read_warning(told: Protobuf) -> Iterator[BuildEvent]:
-        line = Protobuf(Protobuf(told.data(7)).data(1)).number(1)
-        yield BuildWarning((f"line {line}: " if line else "") + told.text(3))
-
-
-class _TextReader:
-    """What the classic builder and buildah print, to events: one step after the other."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._held = b""
-        self._step, self._total, self._begun, self._over = 0, 0, 0.0, True
-        self._committing = False  # nothing but image ids is printed any more
-
-    def read(self, data: bytes) -> list[BuildEvent]:
-        """The events in a piece of text, which may end anywhere."""
-        import re
-
-        if self._held and re.match(BUILDER_NOTE, data.decode("utf-8", "replace")):
-            self._held += b"\n"  # the step's own output did not end its last line
-        *lines, self._held = (self._held + data).split(b"\n")
-        if len(self._held) > LOG_LINE:
-            lines, self._held = [*lines, self._held], b""
-        return [event for line in lines for event in self._read_line(line)]
-
-    def read_status(self, line: JSON) -> list[BuildEvent]:
-        """The events in a line of a pull, which the classic builder passes on."""
-        detail, what = line.get("progressDetail"), f"{line.get('id') or ''} {line.get('status') or ''}".strip()
-        if not self._step or not what:
-            return []
-        if isinstance(detail, dict) and isinstance(detail.get("current"), int):
-            total = detail.get("total")
-            return [Transfer(self._step, what, detail["current"], total if isinstance(total, int) else 0, False)]
-        return []
-
-    def fail(self, message: str) -> list[BuildEvent]:
-        """The step that runs has failed."""
-        events = [StepLog(self._step, self._held, self._clock() - self._begun)] if self._held and self._step else []
-        if self._over:
-            return [*events]
-        self._over, self._held = True, b""
-        return [*events, StepFailed(self._step, message)]
-
-    def _read_line(self, line: bytes) -> list[BuildEvent]:
-        import re
-
-        text = line.decode("utf-8", "replace").rstrip("\r")
-        found = re.fullmatch(r"(?:\[(\d+/\d+)\] )?S(?:TEP|tep) (\d+)/(\d+) ?: (.*)", text)
-        if found:
-            stage = f"{found[1]} " if found[1] else ""
-            return self._start(f"[{stage}{found[2]}/{found[3]}] {found[4]}", max(self._total, int(found[3])))
-        if re.fullmatch(r"COMMIT( .*)?", text) and self._step:
-            self._committing = True
-            return self._start("exporting to image", self._total)
-        if re.match(r"Successfully (built|tagged) ", text):
-            return self._end(StepDone(self._step, self._clock() - self._begun))
-        if re.match(r" ?-{2,3}> Using cache\b", text):
-            return self._end(StepCached(self._step))
-        if self._committing or re.match(BUILDER_NOTE, text) or (not text and self._over):
-            return []
-        return [StepLog(self._step, line.rstrip(b"\r"), self._clock() - self._begun)] if self._step else []
-
-    def _start(self, name: str, total: int) -> list[BuildEvent]:
-        events = self._end(StepDone(self._step, self._clock() - self._begun))
-        if total != self._total:
-            self._total = total
-            events.append(StepsKnown(total))
-        self._step, self._begun, self._over = self._step + 1, self._clock(), False
-        return [*events, StepStarted(self._step, name)]
-
-    def _end(self, event: BuildEvent) -> list[BuildEvent]:
-        if self._over:
-            return []
-        self._over = True
-        return [event]
-
-
-class _Step:
-    """A step as it is shown."""
-
-    def __init__(self, name: str, begun: float) -> None:
-        from collections import deque
-
-        self.name, self.begun, self.state, self.seconds = name, begun, "", -1.0  # no seconds yet: it runs
-        self.log: deque[bytes] = deque()
-        self.size, self.cut = 0, False
-        self.transfers: dict[str, Transfer] = {}
-
-    def keep(self, line: bytes) -> None:
-        """Remember a log line, and forget the oldest beyond LOG_KEPT bytes."""
-        self.log.append(line)
-        self.size += len(line) + 1
-        while self.size > LOG_KEPT and len(self.log) > 1:
-            self.size -= len(self.log.popleft()) + 1
-            self.cut = True
-
-    def end(self, state: str, seconds: float) -> None:
-        """Note how it ended; what only matters while it runs is dropped."""
-        self.state, self.seconds = state, seconds
-        self.transfers = {}
-
-
-class BuildProgress:
-    """The events of a build to what a person reads, in the manner of BuildKit's own client."""
-
-    def __init__(self, now: float, *, lines: int = 16, tail: int = 5) -> None:
-        self._begun, self._lines, self._tail = now, lines, tail
-        self._steps: dict[int, _Step] = {}
-        self._total, self._shown, self._failed = 0, 0, 0
-        self.sent = 0  # bytes of the context that were sent; the caller counts
-
-    def add(self, event: BuildEvent, now: float) -> list[str]:
-        """Take an event in; return the plain lines that tell it."""
-        if isinstance(event, StepsKnown):
-            self._total = event.total
-        elif isinstance(event, StepStarted):
-            self._steps[event.step] = _Step(event.name, now)
-            return self._plain(event.step)
-        elif isinstance(event, (StepCached, StepDone, StepFailed, StepLog, Transfer)) and event.step in self._steps:
-            return self._add_to_step(event, self._steps[event.step], now)
-        return []
-
-    def _add_to_step(self, event: StepCached | StepDone | StepFailed | StepLog | Transfer, step: _Step,
-                     now: float) -> list[str]:
-        if isinstance(event, StepLog):
-            step.keep(event.line)
-            return self._plain(event.step, f"{event.seconds:.3f} {plain_text(event.line)}".rstrip())
-        if isinstance(event, Transfer):
-            told = step.transfers.get(event.what)
-            step.transfers[event.what] = event
-            return self._plain(event.step, transfer_text(event)) if event.done and not (told and told.done) else []
-        if isinstance(event, StepFailed):
-            step.end("CANCELED" if event.canceled else "ERROR", now - step.begun)
-            if event.canceled:
-                return self._plain(event.step, "CANCELED")
-            self._failed = event.step
-            return self._plain(event.step, f"ERROR: {plain_text(event.message.encode())}")
-        if isinstance(event, StepCached):
-            step.end("CACHED", 0.0)
-            text = "CACHED"
-        else:
-            step.end("", event.seconds)
-            text = f"DONE {event.seconds:.1f}s"
-        step.log.clear()
-        return self._plain(event.step, text)
-
-    def _plain(self, number: int, *texts: str) -> list[str]:
-        """Lines about one step, under its name when the last lines were another one's."""
-        lines = []
-        if self._shown != number:
-            if self._shown:
-                running = self._steps[self._shown].seconds < 0
-                lines = [f"#{self._shown} ...", ""] if running else [""]
-            self._shown = number
-            lines.append(f"#{number} {plain_text(self._steps[number].name.encode())}")
-        return lines + [f"#{number} {text}" for text in texts]
-
-    def region(self, width: int, now: float) -> list[str]:
-        """The state of the build as a few lines for a terminal so many columns wide."""
-        running = [step for step in self._steps.values() if step.seconds < 0]
-        details = {id(step): self._details(step) for step in running}
-        done = len(self._steps) - len(running)
-        count = f" ({done}/{max(self._total, len(self._steps))})" if self._steps else ""
-        sent = f" sent {render_size(self.sent)}" if self.sent and not self._steps else ""
-        room = self._lines - 1 - len(running) - sum(map(len, details.values()))
-        ended = [step for step in self._steps.values() if step.seconds >= 0]
-        kept = {id(step) for step in ended[max(0, len(ended) - room):]} if room > 0 else set()
-        lines = []
-        for step in self._steps.values():
-            if step.seconds < 0 or id(step) in kept:
-                seconds = now - step.begun if step.seconds < 0 else step.seconds
-                name = f"{step.state} {step.name}".strip()
-                lines.append(fill_line(f" => {name}", f" {max(0.0, seconds):.1f}s", width))
-                lines += [fill_line(f" => => {text}", "", width) for text in details.get(id(step), ())]
-        head = fill_line(f"[+] Building {max(0.0, now - self._begun):.1f}s{count}{sent}", "", width)
-        return [head, *lines[-(self._lines - 1):]]
-
-    def _details(self, step: _Step) -> list[str]:
-        moving = [transfer_text(transfer) for transfer in step.transfers.values() if not transfer.done]
-        tail = list(step.log)[-self._tail:] if step.log else []
-        return moving[-self._tail:] or [f"# {plain_text(line)}" for line in tail]
-
-    def failure(self) -> list[str]:
-        """The step that failed and its whole log, as far as it was kept; empty when none did."""
-        if not self._failed:
-            return []
-        step = self._steps[self._failed]
-        cut = ["[earlier output was left out]"] if step.cut else []
-        log = [plain_text(line) for line in step.log]
-        return ["------", f" > {plain_text(step.name.encode())}:", *cut, *log, "------"]
-
-
-def transfer_text(transfer: Transfer) -> str:
-    """How far a transfer is, for people.
-
-    >>> transfer_text(Transfer(1, "sha256:" + "0123456789abcdef" * 4, 1_500_000, 3_000_000, False))
-    'sha256:0123456789ab 1.5 MB / 3.0 MB'
-    """
-    what = transfer.what[:19] if transfer.what.startswith("sha256:") else transfer.what
-    total = f" / {render_size(transfer.total)}" if transfer.total else ""
-    return f"{plain_text(what.encode())} {render_size(transfer.current)}{total}{' done' if transfer.done else ''}"
-
-
-def plain_text(line: bytes) -> str:
-    r"""A log line as text: colours and other control characters gone, and what a carriage return overwrote.
-
-    >>> plain_text(b"\x1b[91m10%\r\x1b[2Kwarn\x07ing\tdone\x1b[0m\r")
-    'warning done'
-    """
-    import re
-
-    text = re.sub(rb"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])", b"", line).rstrip(b"\r")
-    whole = text[text.rfind(b"\r") + 1:].decode("utf-8", "replace").expandtabs(1)
-    return "".join(char for char in whole if char.isprintable())
-
-
-def fill_line(left: str, right: str, width: int) -> str:
-    """Both texts on one line of that width, the left one cut or filled up; wide characters count twice.
-
-    >>> fill_line(" => [1/2] RUN something long", " 1.2s", 20), fill_line(" => \u5bb6", "1s", 10)
-    (' => [1/2] RUN s 1.2s', ' => \u5bb6  1s')
-    """
-    room = max(0, width - len(right))
-    left = plain_text(left.encode("utf-8", "replace"))
-    if left.isascii():
-        return left[:room].ljust(room if right else 0) + right
-    kept, used = "", 0
-    for char in left:
-        used += columns(char)
-        if used > room:
-            used -= columns(char)
-            break
-        kept += char
-    return kept + (" " * (room - used) + right if right else "")
-
-
-def columns(char: str) -> int:
-    """How many columns of a terminal a character takes."""
-    import unicodedata
-
-    return 0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
-
-
-# -- what a builder asks for
-# In: the bytes of the stream on which BuildKit asks for what a build needs: secrets, registry credentials, a sign of
-# life. Out: our answers. It is gRPC on HTTP/2 with the builder as the client; Session is that as a pure machine, bytes
-# to bytes, and SessionPump is what carries the bytes, in a thread, since the build's own answer is read meanwhile.
-# What we do not offer is answered "unimplemented" and an unknown secret "not found"; BuildKit lives with both.
-
-# The Huffman code of RFC 7541 is canonical: for each length in bits its symbols, in order.
-HUFFMAN_SYMBOLS = {
-    5: b"012aceiost", 6: b" %-./3456789=A_bdfghlmnpru", 7: b":BCDEFGHIJKLMNOPQRSTUVWYjkqvwxyz", 8: b"&*,;XZ",
-    10: b"!\"()?", 11: b"'+|", 12: b"#>", 13: b"\0$@[]~", 14: b"^}", 15: b"<`{", 19: b"\\\xc3\xd0",
-    20: b"\x80\x82\x83\xa2\xb8\xc2\xe0\xe2", 21: b"\x99\xa1\xa7\xac\xb0\xb1\xb3\xd1\xd8\xd9\xe3\xe5\xe6",
-    22: b"\x81\x84\x85\x86\x88\x92\x9a\x9c\xa0\xa3\xa4\xa9\xaa\xad\xb2\xb5\xb9\xba\xbb\xbd\xbe\xc4\xc6\xe4\xe8\xe9",
-    23: b"\x01\x87\x89\x8a\x8b\x8c\x8d\x8f\x93\x95\x96\x97\x98\x9b\x9d\x9e\xa5\xa6\xa8\xae\xaf\xb4\xb6\xb7\xbc\xbf\xc5"
-        b"\xe7\xef",
-    24: b"\t\x8e\x90\x91\x94\x9f\xab\xce\xd7\xe1\xec\xed", 25: b"\xc7\xcf\xea\xeb",
-    26: b"\xc0\xc1\xc8\xc9\xca\xcd\xd2\xd5\xda\xdb\xee\xf0\xf2\xf3\xff",
-    27: b"\xcb\xcc\xd3\xd4\xd6\xdd\xde\xdf\xf1\xf4\xf5\xf6\xf7\xf8\xfa\xfb\xfc\xfd\xfe",
-    28: b"\2\3\4\5\6\7\x08\x0b\x0c\x0e\x0f\x10\x11\x12\x13\x14\x15\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f\x7f\xdc\xf9",
-    30: b"\n\r\x16",
-}
-STATIC_HEADERS = """:authority|:method GET|:method POST|:path /|:path /index.html|:scheme http|:scheme https|
-:status 200|:status 204|:status 206|:status 304|:status 400|:status 404|:status 500|accept-charset|
-accept-encoding gzip, deflate|accept-language|accept-ranges|accept|access-control-allow-origin|age|allow|
-authorization|cache-control|content-disposition|content-encoding|content-language|content-length|content-location|
-content-range|content-type|cookie|date|etag|expect|expires|from|host|if-match|if-modified-since|if-none-match|
-if-range|if-unmodified-since|last-modified|link|location|max-forwards|proxy-authenticate|proxy-authorization|range|
-referer|refresh|retry-after|server|set-cookie|strict-transport-security|transfer-encoding|user-agent|vary|via|
-www-authenticate""".replace("\n", "").split("|")
-
-HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
-END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 1, 1, 4, 8, 32  # flags of those frames
-FRAME_LIMIT = 1 << 14  # bytes of a frame that we take, as HTTP/2 has it unless told otherwise
-REQUEST_LIMIT = 1 << 20  # bytes of a request, of its headers too; real ones have a few dozen
-STREAM_LIMIT = 1000  # requests that are open at once
-
-HEALTH = "/grpc.health.v1.Health/Check"
-GET_SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
-CREDENTIALS = "/moby.filesync.v1.Auth/Credentials"
-NOT_FOUND, UNKNOWN, UNIMPLEMENTED, INTERNAL = 5, 2, 12, 13  # gRPC's own numbers
 
 
 class HpackDecoder:
@@ -9586,6 +9137,456 @@ class SessionPump:
                     out = out[self._transport.send(out):]
                 except BlockingIOError:
                     pass
+
+
+# == 13. Build ================================================================
+# What a model runs in, made or fetched: an image, by the engine, or an environment, by pip on this machine.
+# In: the query and the context of a build, or a config; what a builder says and asks for meanwhile. Out: an image's id,
+# or an Environment; on the way what a person reads of it. What ends us ends the build and removes what is half made.
+
+
+# -- what a builder says while it works
+# In: the lines of a build's answer, from BuildKit (a protobuf trace), the classic builder or Podman (their text).
+# Out: the same few events from all of them, and from those what a person reads: plain lines, or a live region.
+
+LOG_LINE = 1 << 16  # bytes of a log line without an end that are held
+LOG_KEPT = 1 << 20  # bytes of a step's log that are kept, in case it fails
+NOISE = (r"failed to solve: |failed to solve with frontend [\w.]+: |rpc error: code = \w+ desc = |"
+         r"failed to create LLB definition: ")  # what BuildKit puts before the cause
+BUILDER_NOTE = (r" ?-{2,3}> (Running in |Using cache|Pushing cache|Removed intermediate container )?[0-9a-f]{6,64}$|"
+                r"Removing intermediate container [0-9a-f]+$")  # lines in a step's output that are the builder's own
+
+
+class StepsKnown(NamedTuple):
+    """How many steps the build has, as far as the builder knows."""
+
+    total: int
+
+
+class StepStarted(NamedTuple):
+    """A step began."""
+
+    step: int
+    name: str
+
+
+class StepCached(NamedTuple):
+    """A step need not run: its result was there."""
+
+    step: int
+
+
+class StepDone(NamedTuple):
+    """A step ended well, after so many seconds."""
+
+    step: int
+    seconds: float
+
+
+class StepFailed(NamedTuple):
+    """A step failed, or was called off since another one failed."""
+
+    step: int
+    message: str
+
+    @property
+    def canceled(self) -> bool:
+        """Whether the failure is another step's."""
+        return self.message.endswith("context canceled")
+
+
+class StepLog(NamedTuple):
+    """A line of a step's own output, so many seconds after the step began."""
+
+    step: int
+    line: bytes
+    seconds: float
+
+
+class Transfer(NamedTuple):
+    """How far a download or an upload inside a step is, in bytes; the total is 0 while nobody knows it."""
+
+    step: int
+    what: str
+    current: int
+    total: int
+    done: bool
+
+
+class BuildWarning(NamedTuple):
+    """What the builder finds questionable in the Dockerfile."""
+
+    text: str
+
+
+class ImageId(NamedTuple):
+    """The image that came out."""
+
+    id: str
+
+
+class BuildError(NamedTuple):
+    """Why there is no image, in the builder's words."""
+
+    message: str
+
+
+BuildEvent = Union[StepsKnown, StepStarted, StepCached, StepDone, StepFailed, StepLog, Transfer, BuildWarning, ImageId,
+                   BuildError]
+
+
+class TraceParser:
+    """The lines of a build's answer to events, whichever builder sends them.
+
+    Source: moby/buildkit, api/services/control/control.proto, StatusResponse; the text of the classic builder and of
+    buildah, whose seconds are counted here with `clock`.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._trace = _VertexReader()
+        self._text = _TextReader(clock)
+        self._traced = False
+
+    def feed(self, line: JSON) -> list[BuildEvent]:
+        """What one line says. Raises StreamError: its trace is broken."""
+        import binascii
+
+        if line.get("id") == "moby.buildkit.trace":
+            self._traced = True
+            try:
+                data = binascii.a2b_base64(line.get("aux") or "")
+            except (binascii.Error, TypeError, ValueError) as error:
+                raise StreamError("the builder's trace is not base64") from error
+            return self._trace.read(data)
+        aux, detail = line.get("aux"), line.get("errorDetail")
+        if isinstance(aux, dict) and isinstance(aux.get("ID"), str):
+            return [ImageId(aux["ID"])]
+        if line.get("error") or isinstance(detail, dict):
+            message = str((isinstance(detail, dict) and detail.get("message")) or line.get("error"))
+            return self._fail(message)
+        if self._traced:
+            return []
+        if isinstance(line.get("stream"), str):
+            return self._text.read(line["stream"].encode("utf-8", "surrogateescape"))
+        return self._text.read_status(line)
+
+    def _fail(self, message: str) -> list[BuildEvent]:
+        import re
+
+        events = [] if self._traced else self._text.fail(message)
+        return [*events, BuildError(re.sub(f"^(?:{NOISE})+", "", message.strip()))]
+
+
+class _Vertex:
+    """A step of BuildKit's, as far as it was told."""
+
+    def __init__(self) -> None:
+        self.number, self.begun, self.ended = 0, 0.0, False
+        self.partial: dict[int, bytes] = {}  # of each of its two streams, the line that has no end yet
+
+
+class _VertexReader:
+    """BuildKit's trace to events. Steps are numbered as they start; what is told again changes nothing."""
+
+    def __init__(self) -> None:
+        self._vertices: dict[bytes, _Vertex] = {}
+        self._started = 0
+
+    def read(self, data: bytes) -> list[BuildEvent]:
+        """The events in one StatusResponse."""
+        response, known = Protobuf(data), len(self._vertices)
+        events: list[BuildEvent] = []
+        for raw in response.all(1):
+            events += self._read_vertex(Protobuf(raw))
+        for raw in response.all(2):
+            events += self._read_status(Protobuf(raw))
+        for raw in response.all(3):
+            events += self._read_log(Protobuf(raw))
+        for raw in response.all(4):
+            events += self._read_warning(Protobuf(raw))
+        if len(self._vertices) != known:
+            events.insert(0, StepsKnown(len(self._vertices)))
+        return events
+
+    def _read_vertex(self, told: Protobuf) -> Iterator[BuildEvent]:
+        vertex = self._vertices.setdefault(told.data(1), _Vertex())
+        if (5 in told or 6 in told) and not vertex.number:
+            self._started += 1
+            vertex.number, vertex.begun = self._started, told.time(5)
+            yield StepStarted(vertex.number, told.text(3))
+        if 6 not in told or vertex.ended:
+            return
+        vertex.ended = True
+        for stream, line in vertex.partial.items():
+            if line:
+                yield StepLog(vertex.number, line, max(0.0, told.time(6) - vertex.begun))
+            vertex.partial[stream] = b""
+        if 7 in told:
+            yield StepFailed(vertex.number, told.text(7))
+        elif told.number(4):
+            yield StepCached(vertex.number)
+        else:
+            yield StepDone(vertex.number, max(0.0, told.time(6) - vertex.begun) if vertex.begun else 0.0)
+
+    def _read_status(self, told: Protobuf) -> Iterator[BuildEvent]:
+        vertex = self._vertices.get(told.data(2))
+        if vertex and vertex.number and told.number(4):
+            yield Transfer(vertex.number, told.text(1), told.number(4), told.number(5), 8 in told)
+
+    def _read_log(self, told: Protobuf) -> Iterator[BuildEvent]:
+        vertex = self._vertices.get(told.data(1))
+        if not vertex or not vertex.number:
+            return
+        seconds = max(0.0, told.time(2) - vertex.begun)
+        *lines, rest = (vertex.partial.get(told.number(3), b"") + told.data(4)).split(b"\n")
+        if len(rest) > LOG_LINE:
+            lines, rest = [*lines, rest], b""
+        vertex.partial[told.number(3)] = rest
+        for line in lines:
+            yield StepLog(vertex.number, line, seconds)
+
+    @staticmethod
+    def _read_warning(told: Protobuf) -> Iterator[BuildEvent]:
+        line = Protobuf(Protobuf(told.data(7)).data(1)).number(1)
+        yield BuildWarning((f"line {line}: " if line else "") + told.text(3))
+
+
+class _TextReader:
+    """What the classic builder and buildah print, to events: one step after the other."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._held = b""
+        self._step, self._total, self._begun, self._over = 0, 0, 0.0, True
+        self._committing = False  # nothing but image ids is printed any more
+
+    def read(self, data: bytes) -> list[BuildEvent]:
+        """The events in a piece of text, which may end anywhere."""
+        import re
+
+        if self._held and re.match(BUILDER_NOTE, data.decode("utf-8", "replace")):
+            self._held += b"\n"  # the step's own output did not end its last line
+        *lines, self._held = (self._held + data).split(b"\n")
+        if len(self._held) > LOG_LINE:
+            lines, self._held = [*lines, self._held], b""
+        return [event for line in lines for event in self._read_line(line)]
+
+    def read_status(self, line: JSON) -> list[BuildEvent]:
+        """The events in a line of a pull, which the classic builder passes on."""
+        detail, what = line.get("progressDetail"), f"{line.get('id') or ''} {line.get('status') or ''}".strip()
+        if not self._step or not what:
+            return []
+        if isinstance(detail, dict) and isinstance(detail.get("current"), int):
+            total = detail.get("total")
+            return [Transfer(self._step, what, detail["current"], total if isinstance(total, int) else 0, False)]
+        return []
+
+    def fail(self, message: str) -> list[BuildEvent]:
+        """The step that runs has failed."""
+        events = [StepLog(self._step, self._held, self._clock() - self._begun)] if self._held and self._step else []
+        if self._over:
+            return [*events]
+        self._over, self._held = True, b""
+        return [*events, StepFailed(self._step, message)]
+
+    def _read_line(self, line: bytes) -> list[BuildEvent]:
+        import re
+
+        text = line.decode("utf-8", "replace").rstrip("\r")
+        found = re.fullmatch(r"(?:\[(\d+/\d+)\] )?S(?:TEP|tep) (\d+)/(\d+) ?: (.*)", text)
+        if found:
+            stage = f"{found[1]} " if found[1] else ""
+            return self._start(f"[{stage}{found[2]}/{found[3]}] {found[4]}", max(self._total, int(found[3])))
+        if re.fullmatch(r"COMMIT( .*)?", text) and self._step:
+            self._committing = True
+            return self._start("exporting to image", self._total)
+        if re.match(r"Successfully (built|tagged) ", text):
+            return self._end(StepDone(self._step, self._clock() - self._begun))
+        if re.match(r" ?-{2,3}> Using cache\b", text):
+            return self._end(StepCached(self._step))
+        if self._committing or re.match(BUILDER_NOTE, text) or (not text and self._over):
+            return []
+        return [StepLog(self._step, line.rstrip(b"\r"), self._clock() - self._begun)] if self._step else []
+
+    def _start(self, name: str, total: int) -> list[BuildEvent]:
+        events = self._end(StepDone(self._step, self._clock() - self._begun))
+        if total != self._total:
+            self._total = total
+            events.append(StepsKnown(total))
+        self._step, self._begun, self._over = self._step + 1, self._clock(), False
+        return [*events, StepStarted(self._step, name)]
+
+    def _end(self, event: BuildEvent) -> list[BuildEvent]:
+        if self._over:
+            return []
+        self._over = True
+        return [event]
+
+
+class _Step:
+    """A step as it is shown."""
+
+    def __init__(self, name: str, begun: float) -> None:
+        from collections import deque
+
+        self.name, self.begun, self.state, self.seconds = name, begun, "", -1.0  # no seconds yet: it runs
+        self.log: deque[bytes] = deque()
+        self.size, self.cut = 0, False
+        self.transfers: dict[str, Transfer] = {}
+
+    def keep(self, line: bytes) -> None:
+        """Remember a log line, and forget the oldest beyond LOG_KEPT bytes."""
+        self.log.append(line)
+        self.size += len(line) + 1
+        while self.size > LOG_KEPT and len(self.log) > 1:
+            self.size -= len(self.log.popleft()) + 1
+            self.cut = True
+
+    def end(self, state: str, seconds: float) -> None:
+        """Note how it ended; what only matters while it runs is dropped."""
+        self.state, self.seconds = state, seconds
+        self.transfers = {}
+
+
+class BuildProgress:
+    """The events of a build to what a person reads, in the manner of BuildKit's own client."""
+
+    def __init__(self, now: float, *, lines: int = 16, tail: int = 5) -> None:
+        self._begun, self._lines, self._tail = now, lines, tail
+        self._steps: dict[int, _Step] = {}
+        self._total, self._shown, self._failed = 0, 0, 0
+        self.sent = 0  # bytes of the context that were sent; the caller counts
+
+    def add(self, event: BuildEvent, now: float) -> list[str]:
+        """Take an event in; return the plain lines that tell it."""
+        if isinstance(event, StepsKnown):
+            self._total = event.total
+        elif isinstance(event, StepStarted):
+            self._steps[event.step] = _Step(event.name, now)
+            return self._plain(event.step)
+        elif isinstance(event, (StepCached, StepDone, StepFailed, StepLog, Transfer)) and event.step in self._steps:
+            return self._add_to_step(event, self._steps[event.step], now)
+        return []
+
+    def _add_to_step(self, event: StepCached | StepDone | StepFailed | StepLog | Transfer, step: _Step,
+                     now: float) -> list[str]:
+        if isinstance(event, StepLog):
+            step.keep(event.line)
+            return self._plain(event.step, f"{event.seconds:.3f} {plain_text(event.line)}".rstrip())
+        if isinstance(event, Transfer):
+            told = step.transfers.get(event.what)
+            step.transfers[event.what] = event
+            return self._plain(event.step, transfer_text(event)) if event.done and not (told and told.done) else []
+        if isinstance(event, StepFailed):
+            step.end("CANCELED" if event.canceled else "ERROR", now - step.begun)
+            if event.canceled:
+                return self._plain(event.step, "CANCELED")
+            self._failed = event.step
+            return self._plain(event.step, f"ERROR: {plain_text(event.message.encode())}")
+        if isinstance(event, StepCached):
+            step.end("CACHED", 0.0)
+            text = "CACHED"
+        else:
+            step.end("", event.seconds)
+            text = f"DONE {event.seconds:.1f}s"
+        step.log.clear()
+        return self._plain(event.step, text)
+
+    def _plain(self, number: int, *texts: str) -> list[str]:
+        """Lines about one step, under its name when the last lines were another one's."""
+        lines = []
+        if self._shown != number:
+            if self._shown:
+                running = self._steps[self._shown].seconds < 0
+                lines = [f"#{self._shown} ...", ""] if running else [""]
+            self._shown = number
+            lines.append(f"#{number} {plain_text(self._steps[number].name.encode())}")
+        return lines + [f"#{number} {text}" for text in texts]
+
+    def region(self, width: int, now: float) -> list[str]:
+        """The state of the build as a few lines for a terminal so many columns wide."""
+        running = [step for step in self._steps.values() if step.seconds < 0]
+        details = {id(step): self._details(step) for step in running}
+        done = len(self._steps) - len(running)
+        count = f" ({done}/{max(self._total, len(self._steps))})" if self._steps else ""
+        sent = f" sent {render_size(self.sent)}" if self.sent and not self._steps else ""
+        room = self._lines - 1 - len(running) - sum(map(len, details.values()))
+        ended = [step for step in self._steps.values() if step.seconds >= 0]
+        kept = {id(step) for step in ended[max(0, len(ended) - room):]} if room > 0 else set()
+        lines = []
+        for step in self._steps.values():
+            if step.seconds < 0 or id(step) in kept:
+                seconds = now - step.begun if step.seconds < 0 else step.seconds
+                name = f"{step.state} {step.name}".strip()
+                lines.append(fill_line(f" => {name}", f" {max(0.0, seconds):.1f}s", width))
+                lines += [fill_line(f" => => {text}", "", width) for text in details.get(id(step), ())]
+        head = fill_line(f"[+] Building {max(0.0, now - self._begun):.1f}s{count}{sent}", "", width)
+        return [head, *lines[-(self._lines - 1):]]
+
+    def _details(self, step: _Step) -> list[str]:
+        moving = [transfer_text(transfer) for transfer in step.transfers.values() if not transfer.done]
+        tail = list(step.log)[-self._tail:] if step.log else []
+        return moving[-self._tail:] or [f"# {plain_text(line)}" for line in tail]
+
+    def failure(self) -> list[str]:
+        """The step that failed and its whole log, as far as it was kept; empty when none did."""
+        if not self._failed:
+            return []
+        step = self._steps[self._failed]
+        cut = ["[earlier output was left out]"] if step.cut else []
+        log = [plain_text(line) for line in step.log]
+        return ["------", f" > {plain_text(step.name.encode())}:", *cut, *log, "------"]
+
+
+def transfer_text(transfer: Transfer) -> str:
+    """How far a transfer is, for people.
+
+    >>> transfer_text(Transfer(1, "sha256:" + "0123456789abcdef" * 4, 1_500_000, 3_000_000, False))
+    'sha256:0123456789ab 1.5 MB / 3.0 MB'
+    """
+    what = transfer.what[:19] if transfer.what.startswith("sha256:") else transfer.what
+    total = f" / {render_size(transfer.total)}" if transfer.total else ""
+    return f"{plain_text(what.encode())} {render_size(transfer.current)}{total}{' done' if transfer.done else ''}"
+
+
+def plain_text(line: bytes) -> str:
+    r"""A log line as text: colours and other control characters gone, and what a carriage return overwrote.
+
+    >>> plain_text(b"\x1b[91m10%\r\x1b[2Kwarn\x07ing\tdone\x1b[0m\r")
+    'warning done'
+    """
+    import re
+
+    text = re.sub(rb"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])", b"", line).rstrip(b"\r")
+    whole = text[text.rfind(b"\r") + 1:].decode("utf-8", "replace").expandtabs(1)
+    return "".join(char for char in whole if char.isprintable())
+
+
+def fill_line(left: str, right: str, width: int) -> str:
+    """Both texts on one line of that width, the left one cut or filled up; wide characters count twice.
+
+    >>> fill_line(" => [1/2] RUN something long", " 1.2s", 20), fill_line(" => \u5bb6", "1s", 10)
+    (' => [1/2] RUN s 1.2s', ' => \u5bb6  1s')
+    """
+    room = max(0, width - len(right))
+    left = plain_text(left.encode("utf-8", "replace"))
+    if left.isascii():
+        return left[:room].ljust(room if right else 0) + right
+    kept, used = "", 0
+    for char in left:
+        used += columns(char)
+        if used > room:
+            used -= columns(char)
+            break
+        kept += char
+    return kept + (" " * (room - used) + right if right else "")
+
+
+def columns(char: str) -> int:
+    """How many columns of a terminal a character takes."""
+    import unicodedata
+
+    return 0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
 # -- an image, built or pulled
@@ -10334,7 +10335,7 @@ def without_cuda(config: Config) -> Config:
     return config._replace(requirements=lines, torch=plain.torch)
 
 
-# == 13. Helper ===============================================================
+# == 14. Helper ===============================================================
 # In: frames on stdin, settings first. Out: frames on stdout, the same kinds as in Streams. Sent along as source and
 # started as `python -ISc SOURCE` beside the model, so it is for Python 3.7 and newer and names nothing from outside.
 # One thread: a select over the two pipes, the model's health, the lane's listener and one socket per channel.
@@ -11102,7 +11103,7 @@ def helper_main(stdin: int = 0, stdout: int = 1) -> None:
     helper.run()
 
 
-# == 14. Hosts ================================================================
+# == 15. Hosts ================================================================
 # Where a model runs, and the way to it. In: a plan, or the address of a model that runs. Out: a Host, whose log is
 # shown and whose HTTP server is asked. One thread, no locks: Loop waits for everything there is to wait for, a callback
 # never runs the loop, and an interruption is raised only where nothing is half done.
@@ -11938,9 +11939,9 @@ def read_own_source() -> str:
 
 
 def helper_source() -> str:
-    """The program that is sent along: section 13 and a call of it."""
+    """The program that is sent along: section 14 and a call of it."""
     text = read_own_source()
-    section = text[text.index("\n# == 13. Helper ") + 1:text.index("\n# == 14. Hosts ") + 1]
+    section = text[text.index("\n# == 14. Helper ") + 1:text.index("\n# == 15. Hosts ") + 1]
     return f"from __future__ import annotations\n\n{section.rstrip()}\n\n\nhelper_main()\n"
 
 
@@ -13313,7 +13314,7 @@ class UrlHost(Host):
         return error
 
 
-# == 15. Prediction ===========================================================
+# == 16. Prediction ===========================================================
 # In: a started host and a request. Out: the runtime's final response. Up to 0.16 that comes through a webhook into the
 # lane, and what the model prints on the container's streams. From 0.17 on a webhook of whatever kind makes the runtime
 # copy the whole log for each line: there the request stays open until its answer, which has the log, and a second one
@@ -13793,7 +13794,7 @@ def cancel_prediction(host: Host, request: Request, ended: Callable[[], bool]) -
                 host.warn(f"the model may go on with the {request.noun}: its server did not cancel it in time")
 
 
-# == 16. Outputs ==============================================================
+# == 17. Outputs ==============================================================
 # In: the runtime's final response, and the files that came beside it. Out: the result on stdout, files where they
 # were asked for. Where things go is settled before anything starts. A file has no name until it is whole. Names,
 # extensions and MIME types that a model sends never become more than a few letters of a file name.
@@ -14511,7 +14512,7 @@ class OutputStore:
             raise write_fault(special, error) from error
 
 
-# == 17. Commands =============================================================
+# == 18. Commands =============================================================
 # One function per subcommand: read, plan, do, write. main is the only place that prints an error, that
 # decides an exit code and that ends the process.
 
