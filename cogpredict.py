@@ -935,6 +935,7 @@ class Config(NamedTuple):
     model: str = ""
     predict: str = ""
     train: str = ""
+    places: tuple[tuple[str, str], ...] = ()  # where predict and train are named: FILE:LINE by key
     sdk_version: str = ""
     concurrency_max: int = 0
     warnings: tuple[str, ...] = ()
@@ -1669,6 +1670,8 @@ def parse_config(text: str, file_name: str, read: Callable[[str], str], project:
         environment=read_environment(reading, top.get("environment")), image=image, model=model,
         predict=read_reference(reading, top.get(called), called),
         train=read_reference(reading, top.get("train"), "train"),
+        places=tuple((key, reading.place(top[name])) for key, name in (("predict", called), ("train", "train"))
+                     if name in top),
         sdk_version=read_sdk_version(reading, build.get("sdk_version")),
         concurrency_max=read_concurrency(reading, top.get("concurrency"), python_version),
     )
@@ -3160,8 +3163,8 @@ Ask = Callable[[str, "ast.expr"], Any]  # the value of an expression of a file, 
 class SchemaReader:
     """What the reading of one document shares: sources, values, types, and the notes taken."""
 
-    def __init__(self, project: str, read: Callable[[str], str], ask: Ask | None = None) -> None:
-        self.sources, self.ask = Sources(project, read), ask
+    def __init__(self, project: str, read: Callable[[str], str], ask: Ask | None, places: Mapping[str, str]) -> None:
+        self.sources, self.ask, self.places = Sources(project, read), ask, places
         self.evaluator = Evaluator(self.sources)
         self.types = TypeReader(self.sources, self.evaluator)
         self.warnings: dict[str, None] = {}
@@ -3697,10 +3700,11 @@ def split_reference(reference: str, mode: str) -> tuple[str, str]:
 def find_target(reader: SchemaReader, reference: str, mode: str) -> Target:
     """The callable that a reference names. Raises SchemaError: there is none; says what is there instead."""
     path, name = split_reference(reference, mode)
+    place = f"{reader.places[mode]}: " if mode in reader.places else ""
     scope = reader.sources.file(path)
     if scope is None:
         reason = reader.sources.reasons[path]
-        raise SchemaError(f"failed to read predictor source {path}: {reason}", hint=python_files(reader, path))
+        raise SchemaError(f"{place}failed to read predictor source {path}: {reason}", hint=python_files(reader, path))
     found = reader.sources.member(scope, name, 0) if name else single_class(reader, scope, mode)
     if found and found.kind == "class":
         return find_method(reader, found, mode)
@@ -3709,8 +3713,9 @@ def find_target(reader: SchemaReader, reference: str, mode: str) -> Target:
         if function and function.kind == "function":
             return Target(function.node, function.scope, False)
     defined = [key for key, node in scope.names.items() if type(node).__name__.endswith("Def") and key[0] != "_"]
-    what = f"predictor {name} not found in {path}" if name else f"{path}:1: no class with a {mode}() method"
-    raise SchemaError(f"{what}, which defines {', '.join(defined[:12]) or 'no class and no function'}")
+    what = f"{place}predictor {name} not found in {path}" if name else f"{path}:1: no class with a {mode}() method"
+    hint = f"name the one that is meant, as in {mode}: \"{path}:{defined[0]}\"" if name and defined else ""
+    raise SchemaError(f"{what}, which defines {', '.join(defined[:12]) or 'no class and no function'}", hint=hint)
 
 
 def python_files(reader: SchemaReader, path: str) -> str:
@@ -3740,7 +3745,7 @@ def full_reference(reference: str, project: str, mode: str) -> str:
     """A `FILE.py:` with the name of the one model in that file, which the runtime wants; any other as it is."""
     if not reference.endswith(".py:"):
         return reference
-    reader = SchemaReader(project, read_source)
+    reader = SchemaReader(project, read_source, None, {})
     try:
         scope = reader.sources.file(split_reference(reference, mode)[0])
         found = scope and (single_class(reader, scope, mode) or reader.sources.member(scope, mode, 0))
@@ -3925,8 +3930,9 @@ def read_output(reader: SchemaReader, target: Target, traits: Traits) -> JSON:
 
 
 def read_schema(reference: str, project: str, *, train: str = "", read: Callable[[str], str] = read_source,
-                version: str = __version__, ask: Ask | None = None) -> SchemaResult:
-    """The schema of the model that `reference` and `train` name (FILE.py:NAME, either may be empty).
+                version: str = __version__, ask: Ask | None = None,
+                places: Mapping[str, str] | None = None) -> SchemaResult:
+    """The schema of the model that `reference` and `train` name (FILE.py:NAME, either may be empty), in `places`.
     `read` gives the text of a file; `version` goes into the document's info; `ask` tells what the source does not.
     Raises SchemaError: the model can never work, or its file cannot be parsed (GrammarError)."""
     import warnings
@@ -3934,7 +3940,7 @@ def read_schema(reference: str, project: str, *, train: str = "", read: Callable
     if not reference and not train:
         hint = """'run' is required: add `run: "run.py:Runner"`, or `predict: "predict.py:Predictor"`"""
         raise SchemaError("no predict or train reference found in cog.yaml", hint=hint)
-    reader = SchemaReader(project, read, ask)
+    reader = SchemaReader(project, read, ask, places or {})
     modes = [(name, mode) for name, mode in ((reference, "predict"), (train, "train")) if name]
     signatures: dict[str, Signature] = {}
     try:
@@ -14651,7 +14657,7 @@ def read_model_source(options: Options, config: Config, world: World) -> Model:
             raise UsageError(f"{given} is no schema of a model: it has no components.schemas.Input")
         return Model(config, document)
     try:
-        found = read_schema(predict, config.project, train=train)
+        found = read_schema(predict, config.project, train=train, places=dict(config.places))
     except GrammarError as error:
         return Model(config, None, (), error, needs_python=True)
     if config.concurrency_max > 1 and not found.concurrency:

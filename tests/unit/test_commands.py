@@ -151,6 +151,16 @@ def test_a_file_without_a_class_is_given_its_class(call, echo):
     assert json.loads(call("inspect", "--json", cwd=echo).out)["config"]["predict"] == "predict.py:Predictor"
 
 
+@pytest.mark.parametrize(("named", "said"), [
+    ("absent.py:Predictor", "cog.yaml:2: failed to read predictor source absent.py: no such file"),
+    ("predict.py:Other", "cog.yaml:2: predictor Other not found in predict.py, which defines Predictor"),
+])
+def test_a_model_that_is_not_where_cog_yaml_says_is_told_with_its_line(call, echo, named, said):
+    (echo / "cog.yaml").write_text(f"build: {{}}\npredict: {named}\n")
+    with pytest.raises(cogpredict.SchemaError, match=said):
+        call("inspect", cwd=echo)
+
+
 def test_inspect_shows_a_training_where_there_is_nothing_else(call, echo):
     (echo / "cog.yaml").write_text("build:\n  python_version: '3.11'\ntrain: train.py:train\n")
     (echo / "train.py").write_text("from cog import BaseModel, Path\nclass TrainingOutput(BaseModel):\n"
