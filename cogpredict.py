@@ -674,6 +674,35 @@ COMMAND_FLAGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "init": ("Make a first model in this folder, of files that are not there yet.", ALWAYS),
 }
 
+GROUPS = {  # the flags in a command's help, by what they are about
+    "input and output": ("inputs", "json", "as_json", "output", "upload_url", "dry_run"),
+    "where the model runs": ("engine", "url", "token_env", "port", "host", "publish", "gpus", "cpu", "platform", "pull",
+                             "network", "volume", "user", "shm_size", "env", "env_file", "use_replicate_token",
+                             "setup_timeout", "timeout"),
+    "how it is built": ("file", "tag", "secret", "build_arg", "base_image", "use_cog_base_image", "use_cuda_base_image",
+                        "no_cache", "openapi_schema", "separate_weights", *NOT_YET),
+    "what is shown": ("progress", *ALWAYS),
+}
+PREDICT_EXAMPLES = (
+    'cog.pyz predict -i prompt="a cat"',
+    "cog.pyz predict IMAGE -i image=@photo.jpg -o result.png",
+    "cog.pyz predict IMAGE --json @inputs.json | jq -r .output",
+    'cog.pyz predict --url http://localhost:8393 -i prompt="a cat"',
+)
+EXAMPLES = {
+    "predict": PREDICT_EXAMPLES,
+    "run": PREDICT_EXAMPLES,
+    "train": ("cog.pyz train -i data=@data.zip", "cog.pyz train IMAGE -i steps=100 -o tuned.safetensors"),
+    "exec": ("cog.pyz exec python -V", "cog.pyz exec -p 8888 jupyter notebook --ip 0.0.0.0",
+             "cog.pyz exec -e DEBUG=1 python - < script.py"),
+    "build": ("cog.pyz build", "cog.pyz build -t me/model:1 -t me/model:latest",
+              "cog.pyz build --secret id=token,src=token.txt"),
+    "debug": ("cog.pyz debug", "cog.pyz debug -f cog.gpu.yaml > Dockerfile"),
+    "inspect": ("cog.pyz inspect", "cog.pyz inspect IMAGE", "cog.pyz inspect --json | jq .schema"),
+    "serve": ("cog.pyz serve", "cog.pyz serve IMAGE -p 5000 --host 0.0.0.0"),
+    "init": ("mkdir hello && cd hello && cog.pyz init",),
+}
+
 ELSEWHERE = {  # commands of the field that are not here, and what does the job today
     "push": "docker push", "login": "docker login", "doctor": "cog doctor", "playground": "cog playground",
     "weights": "cog weights",
@@ -722,34 +751,53 @@ def terminal_width() -> int:
 
 
 def flag_parser(command: str) -> Any:
-    """The argparse parser of one command, made from FLAGS. Its errors are UsageErrors."""
+    """The argparse parser of one command, made from FLAGS. Its errors are UsageErrors, its help is grouped."""
     import argparse
+
+    about, names = COMMAND_FLAGS[command]
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> Any:
             raise UsageError(message, hint=f"cog.pyz {command} --help")
 
-    def formatter(prog: str) -> argparse.HelpFormatter:
-        return argparse.HelpFormatter(prog, width=terminal_width() - 2)
+        def format_help(self) -> str:
+            import textwrap
 
-    about, names = COMMAND_FLAGS[command]
-    parser = Parser(prog=f"cog.pyz {command}", description=about, allow_abbrev=False, formatter_class=formatter)
-    if command in TAKES_IMAGE:
-        parser.add_argument("image", nargs="*", metavar="IMAGE", help="an image; without one the model in this folder")
+            examples = [f"  {example}" for example in EXAMPLES[command]]
+            self.description = "\n".join(["examples:", *examples, "", textwrap.fill(about, terminal_width() - 2)])
+            return super().format_help()
+
+    def formatter(prog: str) -> argparse.HelpFormatter:
+        return argparse.RawDescriptionHelpFormatter(prog, width=terminal_width() - 2)
+
+    prog, takes = f"cog.pyz {command}", " [IMAGE]" if command in TAKES_IMAGE else ""
+    parser = Parser(prog=prog, usage=f"{prog}{takes} [flags]{' CMD [ARG ...]' if command == 'exec' else ''}",
+                    allow_abbrev=False, add_help=False, formatter_class=formatter)
+    if takes:
+        parser.add_argument("image", nargs="*", help=argparse.SUPPRESS)
     if command == "exec":
-        parser.add_argument("words", nargs="*", metavar="CMD", help="the command and its arguments")
-    for name in names:
-        flags, metavar, kind, about = FLAGS[name]
-        how: dict[str, Any] = {"dest": name, "help": about, "default": None}
-        if kind == "flag":
-            how["action"] = "store_true"
-        elif kind == "list":
-            how.update(action="append", metavar=metavar)
-        else:
-            how.update(metavar=metavar, choices=kind if isinstance(kind, tuple) else None,
-                       type=str if isinstance(kind, tuple) else READERS[kind])
-        parser.add_argument(*flags.split(), **how)
+        parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    for heading, members in GROUPS.items():
+        group = parser.add_argument_group(heading)
+        for name in (name for name in members if name in names):
+            add_flag(group, name)
+    group.add_argument("-h", "--help", action="help", help="show this help")
     return parser
+
+
+def add_flag(group: Any, name: str) -> None:
+    """Add a flag of FLAGS to an argparse group."""
+    flags, metavar, kind, about = FLAGS[name]
+    how: dict[str, Any] = {"dest": name, "help": about, "default": None}
+    if kind == "flag":
+        how["action"] = "store_true"
+    elif kind == "list":
+        how.update(action="append", metavar=metavar)
+    elif isinstance(kind, tuple):
+        how["choices"] = kind
+    else:
+        how.update(metavar=metavar, type=READERS[kind])
+    group.add_argument(*flags.split(), **how)
 
 
 def split_words(words: list[str], names: Collection[str]) -> tuple[list[str], list[str]]:

@@ -1,4 +1,6 @@
 """What is typed, and what becomes of it."""
+import shlex
+
 import pytest
 
 import cogpredict
@@ -67,3 +69,25 @@ def test_a_mistake_is_one_line_and_a_hint(line, message, hint):
 ])
 def test_split_input(argument, pair):
     assert cogpredict.split_input(argument) == pair
+
+
+@pytest.mark.parametrize("command", sorted(cogpredict.COMMAND_FLAGS))
+def test_help_begins_with_examples_and_has_each_flag_in_one_group(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cogpredict.parse_argv([command, "--help"])
+    out = capsys.readouterr().out
+    blocks = out.split("\n\n")
+    assert ended.value.code == 0 and blocks[0].startswith(f"usage: cog.pyz {command}")
+    assert blocks[1].startswith("examples:\n  ") and "cog.pyz" in blocks[1]
+    headings = [block.partition(":\n")[0] for block in blocks[3:]]
+    assert headings == [heading for heading in cogpredict.GROUPS if heading in headings] and "what is shown" in headings
+    for name in cogpredict.COMMAND_FLAGS[command][1]:
+        flag = cogpredict.FLAGS[name][0].split()[-1]
+        assert sum(1 for block in blocks[3:] if f" {flag}" in block) == 1, flag
+
+
+@pytest.mark.parametrize("command", sorted(cogpredict.EXAMPLES))
+def test_the_examples_of_the_help_are_lines_that_are_understood(command):
+    for example in cogpredict.EXAMPLES[command]:
+        words = shlex.split(example.split(" | ")[0].split(" > ")[0].split(" < ")[0].split("&& ")[-1])
+        assert words[0] == "cog.pyz" and cogpredict.parse_argv(words[1:]).command in (command, "predict")
