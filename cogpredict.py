@@ -3973,7 +3973,6 @@ def read_output(reader: SchemaReader, target: Target, traits: Traits) -> JSON:
     for text, dotted in reader.outside.items():
         reader.warn(where, f"return type of {name}: {dotted} is not in the project; its outputs are not described")
         reader.unresolved.append(Unresolved("return", text, f"'{dotted}' comes from outside the project"))
-        reader.python_needed = True
     return {**schema, "title": "Output"}
 
 
