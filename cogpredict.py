@@ -6338,18 +6338,23 @@ def add_labels(labels: Mapping[str, str], query: Mapping[str, str], dockerfile: 
     r"""The query of a build and its Dockerfile, with labels for the image.
 
     Podman's builder takes a $ in a label of the query for a variable, and loses line ends; in an argument it does not.
+    What it has built with other arguments it takes for the same, which is why their names tell their values.
 
     >>> add_labels({"a": "$1"}, {"t": "x"}, b"FROM y\n", podman=True)[1]
-    b'FROM y\nARG COG_LABEL_0\nLABEL a="$COG_LABEL_0"\n'
+    b'FROM y\nARG COG_LABEL_c1b43b36df09\nLABEL a="$COG_LABEL_c1b43b36df09"\n'
     """
+    import hashlib
     import json
 
     if not podman:
         return {**query, "labels": render_compact(dict(labels))}, dockerfile
-    arguments = json.loads(query.get("buildargs", "{}"))
-    for number, (name, value) in enumerate(labels.items()):
-        arguments[f"COG_LABEL_{number}"] = value
-        dockerfile += f'ARG COG_LABEL_{number}\nLABEL {name}="$COG_LABEL_{number}"\n'.encode()
+    arguments, line = json.loads(query.get("buildargs", "{}")), ""
+    for name, value in labels.items():
+        argument = f"COG_LABEL_{hashlib.sha256(value.encode()).hexdigest()[:12]}"
+        arguments[argument] = value
+        dockerfile += f"ARG {argument}\n".encode()
+        line += f' {name}="${argument}"'
+    dockerfile += f"LABEL{line}\n".encode()
     return {**query, "buildargs": render_compact(arguments)}, dockerfile
 
 
@@ -9779,12 +9784,27 @@ def build_from_files(engine: Engine, files: Mapping[str, bytes], query: Mapping[
     return build_image(engine, console, query=query, context=context, secrets=secrets, quiet=quiet)
 
 
+def image_tags(image: JSON) -> list[str]:
+    """The names of an image, listed or inspected.
+
+    >>> image_tags({"RepoTags": ["<none>:<none>"]})
+    []
+    """
+    return [tag for tag in image.get("RepoTags") or () if tag != "<none>:<none>"]
+
+
 def remove_image(engine: Engine, name: str, console: Console, *, prune: bool = True) -> None:
     """Take a name from an image, and remove the image with its last one; where that fails, it stays."""
     try:
         engine.image_remove(name, prune=prune)
     except EngineError as error:
         console.debug(f"{name} stays: {error}")
+
+
+def remove_nameless(engine: Engine, image: str, console: Console) -> None:
+    """Remove an image whose name another one has got; one that has a name still, or that a container uses, stays."""
+    if not image_tags(engine.image_inspect(image) or {}):
+        remove_image(engine, image, console)
 
 
 def build_hint(message: str) -> str:
@@ -14878,7 +14898,7 @@ def find_development_image(engine: Engine, config: Config, options: Options, wor
                      {PROJECT_LABEL: config.project}, world.console, quiet=is_quiet(options),
                      secrets={PIP_SECRET: settings.pip_conf.encode()} if settings.pip_conf else None)
     for image in engine.image_list(f"{PROJECT_LABEL}={config.project}"):
-        for tag in image.get("RepoTags") or []:
+        for tag in image_tags(image) or [str(image["Id"])]:
             if tag != name and not tag.endswith(f"/{name}"):
                 remove_image(engine, tag, world.console)
     found = engine.image_inspect(name)

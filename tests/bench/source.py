@@ -89,14 +89,22 @@ def development_context(folder: str, archive: str) -> bytes:
     return cogpredict.render_extra_files(files) + cogpredict.TAR_END
 
 
+def remove_image(image: str) -> None:
+    """Remove an image and its names."""
+    daemon = Daemon("engine")
+    daemon.request("DELETE", f"/images/{quote(image)}?force=1")
+    daemon.getresponse().read()
+    daemon.close()
+
+
 def remove_images(label: str) -> None:
     """Remove the images with a label."""
     daemon = Daemon("engine")
     daemon.request("GET", "/images/json?filters=" + quote(json.dumps({"label": [label]})))
-    for image in json.loads(daemon.getresponse().read()):
-        daemon.request("DELETE", f"/images/{image['Id']}?force=1")
-        daemon.getresponse().read()
+    found = json.loads(daemon.getresponse().read())
     daemon.close()
+    for image in found:
+        remove_image(image["Id"])
 
 
 def show(name: str, figure: float, unit: str, wanted: float) -> None:
@@ -127,12 +135,13 @@ def main() -> None:
             context, ours, theirs = development_context(echo, cog[1]), [], []
             for _ in range((rounds + 1) // 2):
                 theirs.append(build_directly(context))
+                remove_image(IMAGE)
                 ours.append(timed([*cog, "exec", "--no-cache", "true"], echo) - timed([*cog, "exec", "true"], echo))
             show("first build, over the engine's own of the same Dockerfile",
                  statistics.median(ours) / statistics.median(theirs), "x", 1.1)
         finally:
             remove_images(f"cog.pyz.project={echo}")
-            Daemon("engine").request("DELETE", f"/images/{quote(IMAGE)}?force=1")
+            remove_image(IMAGE)
 
 
 if __name__ == "__main__":

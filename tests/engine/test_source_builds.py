@@ -192,6 +192,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_done(model, tmp_path, c
     run = model("echo")
     full = tmp_path / "full"
     full.mkdir()
+    run.also(full)
     script = (f'mount -t tmpfs -o size=32k none {full} && cp {run.project}/*.* {full} && cd {full} && '
               '{ dd if=/dev/zero of=fill bs=1k 2>/dev/null; TMPDIR="$PWD" "$@"; code=$?; ls -A . .cog; exit $code; }')
     for engine in ((), ("--engine", "none")):

@@ -124,14 +124,19 @@ def render_labels(labels: dict[str, str]) -> bytes:
 def build(engine: Engine, tag: str, files: dict[str, bytes], labels: dict[str, str]) -> None:
     """One build over the plain API; its log is shown only when it fails."""
     files = {**files, "Dockerfile": files["Dockerfile"] + render_labels(labels)}
-    query = {"t": tag, "buildargs": json.dumps(carry_environment()), "rm": "1",
-             "forcerm": "1"}
+    query = {"t": tag, "buildargs": json.dumps(carry_environment()), "rm": "1", "forcerm": "1"}
     log: list[str] = []
+    before = engine.image(tag)
     try:
         for message in engine.stream("POST", "/build", query, tar(files)):
             log.append(message.get("stream", ""))
     except EngineFailed as failure:
         sys.exit(f"make_image.py: {tag}: {failure}\n" + "".join(log)[-3000:])
+    if before and not {*((engine.image(before["Id"]) or {}).get("RepoTags") or ())} - {"<none>:<none>"}:
+        try:
+            engine.call("DELETE", f"/images/{before['Id']}")
+        except EngineFailed:
+            pass  # it is gone, or a container uses it
 
 
 def ask_schema(engine: Engine, image: str) -> str:
