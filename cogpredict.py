@@ -7568,6 +7568,8 @@ class Transport:
 
     def recv(self, limit: int) -> bytes:
         """At most `limit` bytes; none when the peer ended. Raises BlockingIOError: nothing is here now; StreamError."""
+        import socket
+
         if self._left:
             data, self._left = self._left[:limit], self._left[limit:]
             return data
@@ -7576,6 +7578,8 @@ class Transport:
         except BlockingIOError:
             raise
         except OSError as error:
+            if isinstance(error, ConnectionResetError) and self._socket.family == socket.AF_UNIX:
+                return b""  # Podman ended with bytes of ours unread; what it had said before is here
             raise self._explain(error) from error
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
@@ -12688,7 +12692,7 @@ class ExecHost(ContainerHost):
     def _refuse(self) -> None:
         """Nothing, unless the command could not be run. Raises CommandMissing, NotExecutable."""
         word = self._plan.body["Entrypoint"][0]
-        if self.exit_code not in (126, 127):
+        if self.exit_code not in (1, 126, 127):  # catatonit ends with 1
             self._console.result(self._refusal, stream=2)
         elif b"o such file" in self._refusal:
             raise command_missing(word)
@@ -15591,7 +15595,13 @@ def build_labelled(engine: Engine, build: Build, options: Options, world: World)
                     context=build.context(world.console.warn, digest.update))
         world.console.info("Adding labels to image...")
         labels = {**build.labels, DIGEST_LABEL: digest.hexdigest()}
-        return label_image(engine, unlabelled, build.name, labels, options, world)
+        before = engine.image_inspect(build.name) or {}
+        image = label_image(engine, unlabelled, build.name, labels, options, world)
+        if engine.is_podman:  # what the image was made from is to lose its name, but to stay as Podman's cache
+            engine.image_tag(image, run, "unlabelled")
+        if DIGEST_LABEL in ((before.get("Config") or {}).get("Labels") or {}):
+            remove_nameless(engine, str(before["Id"]), world.console)
+        return image
     finally:
         remove_image(engine, unlabelled, world.console, prune=False)
         guardian.dismiss()

@@ -158,11 +158,18 @@ def remove_image(engine: make_image.Engine, image: str) -> None:
 
 
 def list_containers() -> list[dict[str, Any]]:
-    """Every container of the program's, running or not."""
+    """Every container of the program's, running or not; Podman cannot list while one is half removed."""
     filters = json.dumps({"label": ["cog.pyz.run"]})
-    found = make_image.Engine().call("GET", "/containers/json", {"all": 1, "filters": filters})
-    assert isinstance(found, list)
-    return found
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            found = make_image.Engine().call("GET", "/containers/json", {"all": 1, "filters": filters})
+            assert isinstance(found, list)
+            return found
+        except make_image.EngineFailed as failure:
+            if "container not known" not in str(failure) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
 
 
 def is_someone_else_running() -> bool:

@@ -136,6 +136,16 @@ def test_a_socket_that_is_not_served_is_an_error_with_its_remedy(tmp_path: Path,
     assert "--engine none" in caught.value.hint and caught.value.exit_code == 3
 
 
+def test_an_engine_that_ends_with_bytes_of_ours_unread_has_ended() -> None:
+    ours, theirs = socket.socketpair()
+    stream = cogpredict.Transport(ours, b"first")
+    stream.send(b"unread")
+    theirs.sendall(b"last")
+    theirs.close()
+    assert [stream.recv(10) for _ in range(3)] == [b"first", b"last", b""]
+    stream.close()
+
+
 def test_a_socket_that_may_not_be_opened_names_its_group(tmp_path: Path) -> None:
     error = cogpredict.explain_dial(Address("unix", path="/"), PermissionError(13, "Permission denied"), {})
     assert "Permission denied" in str(error)
