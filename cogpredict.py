@@ -839,7 +839,8 @@ def parse_argv(argv: list[str]) -> Options:
     if len(images) > 1 and command == "run":
         return parse_argv(["exec", *rest])._replace(as_run=True)
     if len(images) > 1:
-        raise UsageError(f"one IMAGE at most, got {', '.join(images)}", hint=f"cog.pyz {command} --help")
+        forgot = f"{images[0]} -i {images[1]}" if "=" in images[1] else "--help"
+        raise UsageError(f"one IMAGE at most, got {', '.join(images)}", hint=f"cog.pyz {command} {forgot}")
     if command == "exec" and not words:
         raise UsageError("exec needs a command", hint="for example: cog.pyz exec python -V")
     check_url_flags(given, images)

@@ -43,6 +43,7 @@ def test_flags_of_other_builds_mean_nothing():
     (["predict", "m", "-i", "cat"], "Failed to parse input 'cat', expected format is 'name=value'", "-i prompt"),
     (["predict", "m", "--json", "{}", "-i", "a=b"], "Must use one of --json or --input", ""),
     (["predict", "m", "n"], "one IMAGE at most, got m, n", "--help"),
+    (["predict", "m", "a=b"], "one IMAGE at most, got m, a=b", "predict m -i a=b"),
     (["predict", "m", "--setup", "3"], "unrecognized arguments", "--help"),
     (["predict", "m", "--timeout", "-1"], "--timeout", "--help"),
     (["predict", "m", "--json=--"], "--json=-- has no value", "--help"),
