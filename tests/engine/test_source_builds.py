@@ -216,7 +216,8 @@ def test_an_interrupted_build_leaves_no_name_and_no_step(model, command, name, n
         child.send_signal(number)
         assert child.wait(20) == -number
     time.sleep(2)
-    assert not [line for line in list_processes("sleep 96") if line.startswith("sleep")]
+    if not make_image.Engine().is_podman():  # which lets a step that has begun come to its end
+        assert not [line for line in list_processes("sleep 96") if line.startswith("sleep")]
     tags = [tag for image in make_image.Engine().call("GET", "/images/json", {}) for tag in image.get("RepoTags") or ()]
     assert not [tag for tag in tags if tag.startswith(name)]
 
