@@ -8258,6 +8258,9 @@ class Engine(Wire):
             while time.monotonic() < deadline and not fresh.container_remove(name):
                 time.sleep(0.1)
             if image:
+                deadline = time.monotonic() + 8 * self.is_podman  # it goes on with the step that it is at
+                while time.monotonic() < deadline and fresh.image_inspect(image) is None:
+                    time.sleep(0.1)
                 fresh.image_remove(image, prune=False)
         except CogError:
             return False
@@ -15602,10 +15605,13 @@ def build_labelled(engine: Engine, build: Build, options: Options, world: World)
             engine.image_tag(image, run, "unlabelled")
         if DIGEST_LABEL in ((before.get("Config") or {}).get("Labels") or {}):
             remove_nameless(engine, str(before["Id"]), world.console)
-        return image
+    except (Interrupted, StreamError):
+        guardian.dismiss(clean=True)
+        raise
     finally:
         remove_image(engine, unlabelled, world.console, prune=False)
         guardian.dismiss()
+    return image
 
 
 def cmd_build(options: Options, world: World) -> int:
