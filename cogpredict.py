@@ -12379,11 +12379,15 @@ class ContainerHost(Host):
 
     def _remove_orphans(self) -> None:
         """Remove what runs left that could not clean up: old containers that do not run, or whose client is dead."""
-        for found in self._engine.container_list(RUN_LABEL):
-            left = found.get("State") != "running" or is_dead(str((found.get("Labels") or {}).get(CLIENT_LABEL, "")))
-            if left and time.time() - int(found.get("Created") or 0) > ORPHAN_AGE:
-                self._console.debug(f"removing {found.get('Id')}, which a run left that is gone")
-                self._engine.container_remove(str(found.get("Id")))
+        try:
+            for found in self._engine.container_list(RUN_LABEL):
+                client = str((found.get("Labels") or {}).get(CLIENT_LABEL, ""))
+                left = found.get("State") != "running" or is_dead(client)
+                if left and time.time() - int(found.get("Created") or 0) > ORPHAN_AGE:
+                    self._console.debug(f"removing {found.get('Id')}, which a run left that is gone")
+                    self._engine.container_remove(str(found.get("Id")))
+        except EngineError as error:  # Podman lists none while it has one that is half removed
+            self._console.debug(f"what runs left stays: {error}")
 
     def _on_log(self, data: bytes) -> None:
         for stream, shown in self._frames.feed(data):
