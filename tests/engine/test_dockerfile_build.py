@@ -54,7 +54,7 @@ class Engine:
         found = [json.loads(line) for line in stream if line.strip()]
         errors = [line["error"] for line in found if "error" in line]
         assert not errors, errors[0] + "\n" + files[".cog/build/Dockerfile"].decode()
-        image = [line["aux"]["ID"] for line in found if line.get("id") == "moby.image.id"]
+        image = [line["aux"]["ID"] for line in found if isinstance(line.get("aux"), dict)]
         return str(image[0])
 
     def run(self, image: str, command: str) -> str:
