@@ -2469,6 +2469,10 @@ def arguments_of(spec: ast.arguments) -> list[tuple[ast.arg, ast.expr | None]]:
 # -- values: what an expression is, without running it
 
 
+def unknown(node: Node) -> Unreadable:
+    return Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
+
+
 class Hole(NamedTuple):
     """The place of a value that could not be evaluated, inside a list or a dict."""
 
@@ -2622,7 +2626,7 @@ class Meter:
 class Names(Meter):
     """What names and calls stand for; Evaluator has one method for each kind of expression."""
 
-    def value(self, env: Env, node: ast.expr) -> Any:
+    def value(self, env: Env, node: Node) -> Any:
         """The value of an expression. Raises Unreadable."""
         if env.depth == 0:
             self.refill()
@@ -2640,13 +2644,13 @@ class Names(Meter):
             self.weigh(result)
         return result
 
-    def lenient(self, env: Env, node: ast.expr) -> Any:
+    def lenient(self, env: Env, node: Node) -> Any:
         try:
             return self.value(env, node)
         except Unreadable as error:
             return Hole(str(error))
 
-    def json(self, env: Env, node: ast.expr) -> Any:
+    def json(self, env: Env, node: Node) -> Any:
         """The JSON value of an expression; tuples and sets are lists, Enum members their values.
         Raises Unreadable: it has none, or it cannot be told from the source."""
         return self.as_json(self.value(env, node))
@@ -2664,17 +2668,16 @@ class Names(Meter):
 
     def members(self, env: Env, found: Found) -> dict[str, EnumMember]:
         """The members of an Enum class; empty for any other class."""
-        import ast
-
         lineage = [base.last for base in self.sources.lineage(found) if base.kind == "external"]
         if not any(name in ENUM_BASES for name in lineage):
             return {}
         body = self.sources.body(found)
         members: dict[str, EnumMember] = {}
-        for name, node in body.names.items():
-            if isinstance(node, ast.expr) and not name.startswith("_"):
+        for name in body.names:
+            node = body.assigned(name)
+            if node is not None and not name.startswith("_"):
                 value: object = Hole("")
-                if isinstance(node, ast.Call) and expression(node.func).rpartition(".")[2] == "auto":
+                if node_kind(node) == "Call" and expression(node.func).rpartition(".")[2] == "auto":
                     value = name.lower() if "StrEnum" in lineage else len(members) + 1
                 else:
                     value = self.lenient(env._replace(scope=body, local={}), node)
@@ -2691,7 +2694,7 @@ class Names(Meter):
             return list(value)
         raise Unreadable(value.why if isinstance(value, Hole) else f"{self.describe(value)} cannot be listed")
 
-    def meaning(self, env: Env, node: ast.expr, found: Found | None) -> Any:
+    def meaning(self, env: Env, node: Node, found: Found | None) -> Any:
         """The value behind a resolved name."""
         if found is None:
             raise Unreadable(f"'{expression(node, 40)}' is not defined in {env.scope.path}")
@@ -2708,7 +2711,7 @@ class Names(Meter):
             raise Unreadable(f"'{name}' comes from outside the project")
         raise Unreadable(f"'{expression(node, 40)}' is only known when the model runs")
 
-    def arguments(self, env: Env, node: ast.Call) -> tuple[list[Any], dict[str, Any]]:
+    def arguments(self, env: Env, node: Node) -> tuple[list[Any], dict[str, Any]]:
         """The evaluated arguments of a call."""
         positional = self.elements(env, node.args, self.value)
         named: dict[str, Any] = {}
@@ -2717,13 +2720,11 @@ class Names(Meter):
             named.update(value if keyword.arg is None else {keyword.arg: value})
         return positional, named
 
-    def elements(self, env: Env, nodes: Sequence[ast.expr], read: Callable[[Env, ast.expr], Any]) -> list[Any]:
+    def elements(self, env: Env, nodes: Sequence[Node], read: Callable[[Env, ast.expr], Any]) -> list[Any]:
         """The values of a row of expressions, `*spread` ones included."""
-        import ast
-
         result: list[Any] = []
         for node in nodes:
-            if isinstance(node, ast.Starred):
+            if node_kind(node) == "Starred":
                 result.extend(self.items(env, self.value(env, node.value)))
             else:
                 result.append(read(env, node))
@@ -2748,10 +2749,8 @@ class Names(Meter):
 
     def call_project(self, env: Env, found: Found, positional: list[Any], named: dict[str, Any]) -> Any:
         """The value of a project's function whose whole body is one return statement."""
-        import ast
-
-        body = [s for s in found.node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
-        if len(body) != 1 or not isinstance(body[0], ast.Return) or body[0].value is None:
+        body = [s for s in found.node.body if not (node_kind(s) == "Expr" and node_kind(s.value) == "Constant")]
+        if len(body) != 1 or node_kind(body[0]) != "Return" or body[0].value is None:
             raise Unreadable(f"{found.node.name}() does more than return a value")
         local = self.bind_arguments(found, positional, named, env.depth)
         return self.value(Env(found.scope, local, env.depth), body[0].value)
@@ -2792,21 +2791,19 @@ class Names(Meter):
 class Evaluator(Names):
     """Values of expressions, found without executing anything and within a budget."""
 
-    def eval_Constant(self, env: Env, node: ast.Constant) -> Any:
+    def eval_Constant(self, env: Env, node: Node) -> Any:
         return node.value
 
-    def eval_Name(self, env: Env, node: ast.Name) -> Any:
+    def eval_Name(self, env: Env, node: Node) -> Any:
         if node.id in env.local:
             return env.local[node.id]
         return self.meaning(env, node, self.sources.find(env.scope, node))
 
-    def eval_Attribute(self, env: Env, node: ast.Attribute) -> Any:
-        import ast
-
-        root: ast.expr = node
-        while isinstance(root, ast.Attribute):
+    def eval_Attribute(self, env: Env, node: Node) -> Any:
+        root = node
+        while node_kind(root) == "Attribute":
             root = root.value
-        if isinstance(root, ast.Name) and root.id not in env.local:
+        if node_kind(root) == "Name" and root.id not in env.local:
             owner = self.sources.find(env.scope, node.value)
             if owner and owner.kind == "class":
                 members = self.members(env, owner)
@@ -2820,18 +2817,18 @@ class Evaluator(Names):
         base = self.value(env, node.value)
         if isinstance(base, EnumMember) and node.attr in ("name", "value"):
             return getattr(base, node.attr)
-        raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
+        raise unknown(node)
 
     def eval_List(self, env: Env, node: Any) -> Any:
         return self.elements(env, node.elts, self.lenient)
 
-    def eval_Tuple(self, env: Env, node: ast.Tuple) -> Any:
+    def eval_Tuple(self, env: Env, node: Node) -> Any:
         return tuple(self.eval_List(env, node))
 
-    def eval_Set(self, env: Env, node: ast.Set) -> Any:
+    def eval_Set(self, env: Env, node: Node) -> Any:
         return list(dict.fromkeys(self.eval_List(env, node)))
 
-    def eval_Dict(self, env: Env, node: ast.Dict) -> Any:
+    def eval_Dict(self, env: Env, node: Node) -> Any:
         result: dict[Any, Any] = {}
         for key, item in zip(node.keys, node.values):
             if key is None:
@@ -2840,19 +2837,19 @@ class Evaluator(Names):
                 result[self.value(env, key)] = self.lenient(env, item)
         return result
 
-    def eval_UnaryOp(self, env: Env, node: ast.UnaryOp) -> Any:
+    def eval_UnaryOp(self, env: Env, node: Node) -> Any:
         operand, name = self.value(env, node.operand), type(node.op).__name__
         return not self.truth(operand) if name == "Not" else operate(name, operand)
 
-    def eval_BinOp(self, env: Env, node: ast.BinOp) -> Any:
+    def eval_BinOp(self, env: Env, node: Node) -> Any:
         name, left, right = type(node.op).__name__, self.value(env, node.left), self.value(env, node.right)
         for value in (left, right):
             if isinstance(value, (Hole, EnumMember, Found)):
-                raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
+                raise unknown(node)
         self.foresee(name, left, right)
         return operate(name, left, right)
 
-    def eval_BoolOp(self, env: Env, node: ast.BoolOp) -> Any:
+    def eval_BoolOp(self, env: Env, node: Node) -> Any:
         is_or, value = type(node.op).__name__ == "Or", None
         for part in node.values:
             value = self.value(env, part)
@@ -2860,24 +2857,22 @@ class Evaluator(Names):
                 break
         return value
 
-    def eval_Compare(self, env: Env, node: ast.Compare) -> Any:
+    def eval_Compare(self, env: Env, node: Node) -> Any:
         left = self.value(env, node.left)
         for operator, comparator in zip(node.ops, node.comparators):
             right = self.value(env, comparator)
             is_identity = type(operator).__name__.startswith("Is") and None not in (left, right)
             if is_identity or isinstance(left, (Hole, Found)) or isinstance(right, (Hole, Found)):
-                raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
+                raise unknown(node)
             if not operate(type(operator).__name__, left, right):
                 return False
             left = right
         return True
 
-    def eval_IfExp(self, env: Env, node: ast.IfExp) -> Any:
+    def eval_IfExp(self, env: Env, node: Node) -> Any:
         return self.value(env, node.body if self.truth(self.value(env, node.test)) else node.orelse)
 
-    def eval_Subscript(self, env: Env, node: ast.Subscript) -> Any:
-        import ast
-
+    def eval_Subscript(self, env: Env, node: Node) -> Any:
         if expression(node.value).endswith("Literal"):
             values = self.value(env, node.slice)
             return values if type(values) is tuple else (values,)
@@ -2885,16 +2880,16 @@ class Evaluator(Names):
         if isinstance(base, Found):
             base = self.members(env, base)
         if not isinstance(base, (str, list, dict)) and type(base) is not tuple:
-            raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
-        if isinstance(node.slice, ast.Slice):
+            raise unknown(node)
+        if node_kind(node.slice) == "Slice":
             bounds: list[Any] = [node.slice.lower, node.slice.upper, node.slice.step]
             return base[slice(*(bound and self.value(env, bound) for bound in bounds))]
         return base[self.value(env, node.slice)]
 
-    def eval_JoinedStr(self, env: Env, node: ast.JoinedStr) -> Any:
+    def eval_JoinedStr(self, env: Env, node: Node) -> Any:
         return "".join(self.value(env, part) for part in node.values)
 
-    def eval_FormattedValue(self, env: Env, node: ast.FormattedValue) -> Any:
+    def eval_FormattedValue(self, env: Env, node: Node) -> Any:
         value = self.value(env, node.value)
         spec = self.value(env, node.format_spec) if node.format_spec else ""
         check_format("spec", spec)
@@ -2909,13 +2904,13 @@ class Evaluator(Names):
 
     eval_GeneratorExp = eval_ListComp
 
-    def eval_SetComp(self, env: Env, node: ast.SetComp) -> Any:
+    def eval_SetComp(self, env: Env, node: Node) -> Any:
         return list(dict.fromkeys(self.eval_ListComp(env, node)))
 
-    def eval_DictComp(self, env: Env, node: ast.DictComp) -> Any:
+    def eval_DictComp(self, env: Env, node: Node) -> Any:
         return {self.value(i, node.key): self.lenient(i, node.value) for i in self.loops(env, node.generators)}
 
-    def loops(self, env: Env, generators: Sequence[ast.comprehension]) -> Iterator[Env]:
+    def loops(self, env: Env, generators: Sequence[Node]) -> Iterator[Env]:
         """One Env for each turn of a comprehension's loops."""
         if not generators:
             yield env
@@ -2926,25 +2921,22 @@ class Evaluator(Names):
             if all(self.truth(self.value(inner, test)) for test in first.ifs):
                 yield from self.loops(inner, generators[1:])
 
-    def unpack(self, target: ast.expr, item: Any) -> dict[str, object]:
-        import ast
-
-        if isinstance(target, ast.Name):
+    def unpack(self, target: Node, item: Any) -> dict[str, object]:
+        if node_kind(target) == "Name":
             return {target.id: item}
-        if isinstance(target, (ast.Tuple, ast.List)) and type(item) in (tuple, list) and len(item) == len(target.elts):
+        if node_kind(target) in ("Tuple", "List") and type(item) in (tuple, list) and len(item) == len(target.elts):
             return {k: v for part, piece in zip(target.elts, item) for k, v in self.unpack(part, piece).items()}
         raise Unreadable("an unpacking that does not fit")
 
-    def eval_Lambda(self, env: Env, node: ast.Lambda) -> Any:
+    def eval_Lambda(self, env: Env, node: Node) -> Any:
         names = [argument.arg for argument in node.args.args]
         return lambda *args: self.value(env._replace(local={**env.local, **dict(zip(names, args))}), node.body)
 
-    def eval_Call(self, env: Env, node: ast.Call) -> Any:
-        import ast
+    def eval_Call(self, env: Env, node: Node) -> Any:
         from importlib import import_module
 
         function = node.func
-        is_local = isinstance(function, ast.Name) and function.id in env.local
+        is_local = node_kind(function) == "Name" and function.id in env.local
         found = None if is_local else self.sources.find(env.scope, function)
         name = found.dotted.replace("builtins.", "") if found else ""
         if found and found.kind == "external" and name.startswith(("os.getenv", "os.environ")):
@@ -2955,11 +2947,11 @@ class Evaluator(Names):
         if found and found.kind == "external" and (name in FUNCTIONS or name in LIBRARY):
             called = FUNCTIONS.get(name) or getattr(import_module(LIBRARY[name]), name.rpartition(".")[2])
             return self.call_function(env, name, called, positional, named)
-        if isinstance(function, ast.Attribute):
+        if node_kind(function) == "Attribute":
             base = self.value(env, function.value)
             if function.attr in METHODS.get(type(base), ()):
                 return self.call_method(env, base, function.attr, positional, named)
-        raise Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
+        raise unknown(node)
 
 
 FORMATS = {  # what makes a format's result huge, or lets it look inside its arguments
@@ -3017,31 +3009,29 @@ class TypeReader:
         self.sources, self.evaluator = sources, evaluator
         self.doubts: dict[str, str] = {}  # of names in annotations
 
-    def read(self, scope: Scope, node: ast.expr | None, depth: int = 0) -> TypeInfo:
+    def read(self, scope: Scope, node: Node, depth: int = 0) -> TypeInfo:
         """What an annotation says; kind `undefined` where it says nothing that a type could be."""
-        import ast
-
         text = expression(node)
         if depth > TYPE_DEPTH:
             return TypeInfo("Any", text)
-        if isinstance(node, ast.Constant):
+        if node_kind(node) == "Constant":
             if node.value is None:
                 return TypeInfo("none", text)
             return self.quoted(scope, node.value, depth) if isinstance(node.value, str) else TypeInfo("undefined", text)
-        if isinstance(node, (ast.Name, ast.Attribute)):
+        if node_kind(node) in ("Name", "Attribute"):
             return self.named(scope, node, depth)
-        if isinstance(node, ast.Subscript):
+        if node_kind(node) == "Subscript":
             return self.generic(scope, node, depth)
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-            parts: list[ast.expr] = []
-            left: ast.expr = node
-            while isinstance(left, ast.BinOp) and isinstance(left.op, ast.BitOr):
+        if node_kind(node) == "BinOp" and node_kind(node.op) == "BitOr":
+            parts: list[Node] = []
+            left = node
+            while node_kind(left) == "BinOp" and node_kind(left.op) == "BitOr":
                 parts.insert(0, left.right)
                 left = left.left
             return self.union(scope, [left, *parts], text, depth)
-        if isinstance(node, ast.IfExp):
+        if node_kind(node) == "IfExp":
             return self.conditional(scope, node, depth)
-        return self.called(scope, node, depth) if isinstance(node, ast.Call) else TypeInfo("undefined", text)
+        return self.called(scope, node, depth) if node_kind(node) == "Call" else TypeInfo("undefined", text)
 
     def quoted(self, scope: Scope, text: str, depth: int) -> TypeInfo:
         import ast
@@ -3051,11 +3041,11 @@ class TypeReader:
         except (SyntaxError, ValueError, MemoryError):
             return TypeInfo("undefined", text)
 
-    def union(self, scope: Scope, nodes: Sequence[ast.expr], text: str, depth: int) -> TypeInfo:
+    def union(self, scope: Scope, nodes: Sequence[Node], text: str, depth: int) -> TypeInfo:
         members = tuple(self.read(scope, node, depth + 1) for node in nodes)
         return members[0] if len(members) == 1 else TypeInfo("union", text, members)
 
-    def conditional(self, scope: Scope, node: ast.IfExp, depth: int) -> TypeInfo:
+    def conditional(self, scope: Scope, node: Node, depth: int) -> TypeInfo:
         try:
             chosen = node.body if self.evaluator.truth(self.evaluator.value(Env(scope, {}), node.test)) else node.orelse
         except Unreadable:
@@ -3063,14 +3053,14 @@ class TypeReader:
             return TypeInfo("either", expression(node), sides)
         return self.read(scope, chosen, depth + 1)
 
-    def meaning(self, scope: Scope, node: ast.expr) -> Found | None:
+    def meaning(self, scope: Scope, node: Node) -> Found | None:
         """What a name in an annotation means."""
         found = self.sources.find(scope, node)
         if found is None:
             self.doubts[expression(node)] = f"is neither imported nor defined in {scope.path}; import it"
         return found
 
-    def named(self, scope: Scope, node: ast.expr, depth: int) -> TypeInfo:
+    def named(self, scope: Scope, node: Node, depth: int) -> TypeInfo:
         text, found = expression(node), self.meaning(scope, node)
         if found is None:
             return TypeInfo(KINDS.get(text.rpartition(".")[2], "undefined"), text)
@@ -3102,11 +3092,9 @@ class TypeReader:
         names = {expression(getattr(decorator, "func", decorator)).rpartition(".")[2] for decorator in decorators}
         return TypeInfo("dataclass" if "dataclass" in names else "class", text, found=found)
 
-    def generic(self, scope: Scope, node: ast.Subscript, depth: int) -> TypeInfo:
-        import ast
-
+    def generic(self, scope: Scope, node: Node, depth: int) -> TypeInfo:
         text, found = expression(node), self.meaning(scope, node.value)
-        nodes = list(node.slice.elts) if isinstance(node.slice, ast.Tuple) else [node.slice]
+        nodes = list(node.slice.elts) if node_kind(node.slice) == "Tuple" else [node.slice]
         name = found.last if found else expression(node.value).rpartition(".")[2]
         if found and found.kind in ("class", "value"):
             return self.read(scope, node.value, depth + 1)
@@ -3126,7 +3114,7 @@ class TypeReader:
         kind = name if name in QUALIFIERS else KINDS.get(name, "external" if found else "undefined")
         return TypeInfo(kind, text, tuple(self.read(scope, argument, depth + 1) for argument in nodes), found=found)
 
-    def literal(self, scope: Scope, nodes: Sequence[ast.expr], text: str) -> TypeInfo:
+    def literal(self, scope: Scope, nodes: Sequence[Node], text: str) -> TypeInfo:
         try:
             values = [self.evaluator.json(Env(scope, {}), node) for node in nodes]
         except Unreadable:
@@ -3134,7 +3122,7 @@ class TypeReader:
         choices = TypeInfo("choices", text, values=tuple(value for value in values if value is not None))
         return TypeInfo("union", text, (choices, TypeInfo("none", "None"))) if None in values else choices
 
-    def called(self, scope: Scope, node: ast.Call, depth: int) -> TypeInfo:
+    def called(self, scope: Scope, node: Node, depth: int) -> TypeInfo:
         found = self.sources.find(scope, node.func)
         name = found.last if found else ""
         if name == "NewType" and len(node.args) == 2:
@@ -3195,7 +3183,7 @@ class InputCall(NamedTuple):
     """An `Input(...)` and where its arguments' names are looked up."""
 
     env: Env
-    node: ast.Call
+    node: Node
 
 
 class Property(NamedTuple):
@@ -3234,14 +3222,12 @@ class SchemaReader:
         self.unresolved.append(Unresolved(name, text, why))
         self.python_needed = self.python_needed or keyword not in NOT_WORTH_ASKING
 
-    def find_input(self, env: Env, node: ast.expr | None) -> InputCall | None:
+    def find_input(self, env: Env, node: Node) -> InputCall | None:
         """The `Input(...)` that a default stands for: itself, a name for one, or a helper that returns one."""
-        import ast
-
         if env.depth > IMPORT_DEPTH or node is None:
             return None
-        found = self.sources.find(env.scope, node.func if isinstance(node, ast.Call) else node)
-        if isinstance(node, ast.Call):
+        found = self.sources.find(env.scope, node.func if node_kind(node) == "Call" else node)
+        if node_kind(node) == "Call":
             name = found.last if found else expression(node.func).rpartition(".")[2]
             if name == "Input" and (not found or found.kind == "external"):
                 return InputCall(env, node)
@@ -3251,11 +3237,11 @@ class SchemaReader:
             return self.find_input(Env(found.scope, {}, env.depth + 1), found.node)
         return None
 
-    def find_helper(self, env: Env, found: Found, call: ast.Call) -> InputCall | None:
+    def find_helper(self, env: Env, found: Found, call: Node) -> InputCall | None:
         import ast
 
-        returns = [s.value for s in ast.walk(found.node or call) if isinstance(s, ast.Return) and s.value is not None]
-        for value in returns:
+        nodes: list[Node] = list(ast.walk(found.node or call))
+        for value in (node.value for node in nodes if node_kind(node) == "Return"):
             if self.find_input(Env(found.scope, {}, env.depth + 1), value):
                 try:
                     positional, named = self.evaluator.arguments(env, call)
@@ -3291,7 +3277,7 @@ class SchemaReader:
                     result[name] = (call.env._replace(local={"it": value}), ast.Name(id="it", ctx=ast.Load()))
         return result
 
-    def values(self, where: str, name: str, default: ast.expr | None, scope: Scope) -> JSON:
+    def values(self, where: str, name: str, default: Node, scope: Scope) -> JSON:
         """What is said of a parameter, by keyword. A default that is there but unknown is in `default` as a Hole."""
         env, result = Env(scope, {}), {}
         call = self.find_input(env, default)
@@ -3690,27 +3676,23 @@ def model_schema(reader: SchemaReader, found: Found, kind: str, seen: tuple[obje
 
 def model_fields(reader: SchemaReader, found: Found) -> Iterator[tuple[str, TypeInfo, bool, bool]]:
     """The fields that one class itself declares: name, type, whether it has a default, whether the class is total."""
-    import ast
-
     if found.kind != "class":
         return
     scope = reader.sources.body(found)
     is_total = not any(k.arg == "total" and getattr(k.value, "value", True) is False for k in found.node.keywords)
     for node in found.node.body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id[0] != "_":
+        if node_kind(node) == "AnnAssign" and node_kind(node.target) == "Name" and node.target.id[0] != "_":
             info = reader.types.read(scope, node.annotation)
             if info.kind != "ClassVar":
                 yield node.target.id, info, field_has_default(node.value), is_total
 
 
-def field_has_default(value: ast.expr | None) -> bool:
+def field_has_default(value: Node) -> bool:
     """Whether a field's right-hand side is a default: a value, or `Field(...)` that holds one."""
-    import ast
-
-    if isinstance(value, ast.Call) and expression(value.func).rpartition(".")[2].lower() == "field":
+    if node_kind(value) == "Call" and expression(value.func).rpartition(".")[2].lower() == "field":
         defaults = value.args[:1] + [k.value for k in value.keywords if k.arg in ("default", "default_factory")]
-        return any(not (isinstance(node, ast.Constant) and node.value is ...) for node in defaults)
-    return value is not None and not (isinstance(value, ast.Constant) and value.value is ...)
+        return any(not (node_kind(node) == "Constant" and node.value is ...) for node in defaults)
+    return value is not None and not (node_kind(value) == "Constant" and value.value is ...)
 
 
 # -- the callable: which function of the file is the model
@@ -3850,12 +3832,10 @@ def read_decorators(reader: SchemaReader, target: Target) -> Traits:
     return traits
 
 
-def todays_parameter(decorator: ast.expr) -> str:
+def todays_parameter(decorator: Node) -> str:
     """An `@cog.input(...)` of 2021 as a parameter of today."""
-    import ast
-
     names = {"help": "description", "default": "default", "min": "ge", "max": "le", "options": "choices"}
-    if not isinstance(decorator, ast.Call):
+    if node_kind(decorator) != "Call":
         return "x: str = Input()"
     given = {keyword.arg or "": expression(keyword.value, 1000) for keyword in decorator.keywords}
     name = str(getattr(decorator.args[0], "value", "x")) if decorator.args else "x"
@@ -3863,7 +3843,7 @@ def todays_parameter(decorator: ast.expr) -> str:
     return f"{name}: {given.get('type', 'str')} = Input({arguments})"
 
 
-def concurrency_of(reader: SchemaReader, target: Target, decorator: ast.expr, where: str) -> int:
+def concurrency_of(reader: SchemaReader, target: Target, decorator: Node, where: str) -> int:
     """The number in `@concurrent(max=N)`."""
     given = [k.value for k in getattr(decorator, "keywords", ()) if k.arg == "max"] + getattr(decorator, "args", [])
     try:
@@ -3934,7 +3914,7 @@ def read_signature(reader: SchemaReader, reference: str, mode: str, taken: JSON)
     return Signature(inputs, tuple(required), output, enums, traits)
 
 
-def read_parameter(reader: SchemaReader, target: Target, where: str, argument: ast.arg, default: Any) -> Property:
+def read_parameter(reader: SchemaReader, target: Target, where: str, argument: Node, default: Any) -> Property:
     """One parameter's property. Raises SchemaError, with position and name."""
     name = argument.arg
     if argument.annotation is None:
