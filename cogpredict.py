@@ -989,6 +989,10 @@ class Config(NamedTuple):
     concurrency_max: int = 0
     warnings: tuple[str, ...] = ()
 
+    def warned(self, *texts: str, **changes: Any) -> Config:
+        """The config with these warnings as well, each once, and other values changed."""
+        return self._replace(warnings=tuple(dict.fromkeys((*self.warnings, *texts))), **changes)
+
 
 # -- versions
 
@@ -1280,12 +1284,9 @@ class Reading:
 
     def text(self, node: Any, path: str, takes: str = 'it takes one text, in quotes if it has ": " in it') -> str:
         """A scalar's own text, stripped."""
-        if node is None or is_null(node):
-            return ""
-        if node.id != "scalar":
+        if not is_null(node) and node.id != "scalar":
             self.fault(node, f"{path} is {describe_node(node)}", takes)
-            return ""
-        return str(node.value).strip()
+        return str(node.value).strip() if not is_null(node) and node.id == "scalar" else ""
 
     def flag(self, node: Any, path: str) -> bool:
         """True or false, in any of YAML's words."""
@@ -1296,12 +1297,9 @@ class Reading:
 
     def items(self, node: Any, path: str) -> list[Any]:
         """The nodes of a list, without nulls."""
-        if node is None or is_null(node):
-            return []
-        if node.id != "sequence":
+        if not is_null(node) and node.id != "sequence":
             self.fault(node, f"{path} is {describe_node(node)}", "it takes a list, one `- item` a line")
-            return []
-        return [item for item in node.value if not is_null(item)]
+        return [item for item in node.value if not is_null(item)] if getattr(node, "id", "") == "sequence" else []
 
     def texts(self, node: Any, path: str) -> list[tuple[str, str]]:
         """The items of a list of texts, each with its FILE:LINE."""
@@ -1788,8 +1786,7 @@ def complete_config(config: Config) -> Config:
     if not config.python_version:
         config = config._replace(python_version=default_python(requirements))
         if requirements or config.system_packages or config.run or config.gpu:
-            warning = f"cog.yaml has no python_version; Python {config.python_version} is taken"
-            config = config._replace(warnings=(*config.warnings, warning))
+            config = config.warned(f"cog.yaml has no python_version; Python {config.python_version} is taken")
     if config.gpu:
         config = complete_tensorflow(config, requirements)
     row, config = complete_torch(config, requirements)
@@ -1800,15 +1797,11 @@ def complete_config(config: Config) -> Config:
 
 def complete_packages(config: Config) -> Config:
     """The config with apt names that are gone replaced by their successors, and a warning for each."""
-    warnings = list(config.warnings)
-    for name in config.system_packages:
-        successor = APT_SUCCESSORS.get(name) or APT_MOVED.get(name)
-        if successor:
-            where = "" if name in APT_SUCCESSORS else "where it is, "
-            warnings.append(f"system package {name} is gone from newer distributions; "
-                            f"{where}{successor} is installed in its place")
+    successors = {**APT_SUCCESSORS, **{name: f"where it is, {successor}" for name, successor in APT_MOVED.items()}}
+    warnings = [f"system package {name} is gone from newer distributions; {successors[name]} is installed in its place"
+                for name in config.system_packages if name in successors]
     packages = dict.fromkeys(APT_SUCCESSORS.get(name, name) for name in config.system_packages)
-    return config._replace(system_packages=tuple(packages), warnings=tuple(dict.fromkeys(warnings)))
+    return config.warned(*warnings, system_packages=tuple(packages))
 
 
 def is_pin(requirement: Requirement) -> bool:
@@ -1866,9 +1859,8 @@ def complete_torch(config: Config, requirements: list[Requirement]) -> tuple[Tor
     if torch.version and not named:
         return None, assume_cuda(config, torch.version, rows)
     row = choose_build(named, config, asked)
-    config = config._replace(torch=row.torch if row and torch.name else torch.version)
     warnings = explain_torch(config, torch, row, named) if torch.name else []
-    return row, config._replace(warnings=(*config.warnings, *warnings))
+    return row, config.warned(*warnings, torch=row.torch if row and torch.name else torch.version)
 
 
 def torch_candidates(rows: list[TorchRow], asked: Requirement, python_version: str) -> list[TorchRow]:
@@ -1918,9 +1910,8 @@ def assume_cuda(config: Config, version: str, rows: list[TorchRow]) -> Config:
     if config.cuda:
         return config._replace(torch=version)
     near = ([row for row in rows if version_numbers(row.torch) <= version_numbers(version)] or rows[:1])[-1]
-    warning = (f"torch {version} is not in the table of CUDA versions; "
-               f"CUDA {near.cuda} is taken, as for torch {near.torch}")
-    return config._replace(torch=version, cuda=near.cuda, warnings=(*config.warnings, warning))
+    return config.warned(f"torch {version} is not in the table of CUDA versions; CUDA {near.cuda} is taken, "
+                         f"as for torch {near.torch}", torch=version, cuda=near.cuda)
 
 
 def choose_tensorflow(wanted: Requirement, python_version: str) -> tuple[TensorflowRow, bool]:
@@ -1939,37 +1930,39 @@ def complete_tensorflow(config: Config, requirements: list[Requirement]) -> Conf
     if not wanted.name:
         return config
     row, known = choose_tensorflow(wanted, config.python_version)
-    cuda, warnings = config.cuda or row.cuda, list(config.warnings)
+    cuda = config.cuda or row.cuda
     if not known and not config.cuda:
         missing = f"{wanted.version} is not in the table of CUDA versions" if wanted.version else "has no version"
-        warnings.append(f"tensorflow {missing}; CUDA {cuda} is taken, as for tensorflow {row.tensorflow}")
+        config = config.warned(f"tensorflow {missing}; CUDA {cuda} is taken, as for tensorflow {row.tensorflow}")
     elif known and not versions_match(cuda, row.cuda):
-        warnings.append(f"tensorflow {wanted.version} is built for CUDA {row.cuda}; cuda is {cuda}")
+        config = config.warned(f"tensorflow {wanted.version} is built for CUDA {row.cuda}; cuda is {cuda}")
     cudnn = config.cudnn or (row.cudnn if versions_match(cuda, row.cuda) else "")
-    return config._replace(tensorflow=wanted.version, cuda=cuda, cudnn=cudnn, warnings=tuple(warnings))
+    return config._replace(tensorflow=wanted.version, cuda=cuda, cudnn=cudnn)
 
 
 def complete_cuda(config: Config, row: TorchRow | None) -> Config:
     """The config of a GPU model with CUDA and cuDNN of an image: as set, else as torch or the default wants them."""
-    cuda, warnings = config.cuda or (row.cuda if row else DEFAULT_CUDA), list(config.warnings)
+    cuda = config.cuda or (row.cuda if row else DEFAULT_CUDA)
     cudnn = find_cuda_image(cuda, config.cudnn).cudnn
     if config.cudnn not in ("", cudnn):
-        warnings.append(f"there is no base image for CUDA {cuda} with cuDNN {config.cudnn}; cuDNN {cudnn} is taken")
-    return config._replace(cuda=cuda, cudnn=cudnn, warnings=tuple(warnings))
+        config = config.warned(f"there is no base image for CUDA {cuda} with cuDNN {config.cudnn}; "
+                               f"cuDNN {cudnn} is taken")
+    return config._replace(cuda=cuda, cudnn=cudnn)
 
 
 def complete_requirements(config: Config, requirements: list[Requirement], row: TorchRow | None) -> Config:
     """The config with its lines as pip gets them: options first, torch from the right index, no line for cog."""
     options: list[str] = []
     lines: list[str] = []
-    warnings = list(config.warnings)
     for item in requirements:
         options += [option for option in item.options if hoists(option) or not item.name + item.url]
         if not item.name + item.url:
             continue
         if item.key in ("cog", "coglet"):
-            warnings.append(f"requirement {render_requirement(item)} is left out; the build installs "
-                            f"{runtime_name(config)}: build.sdk_version, COG_SDK_WHEEL and COGLET_WHEEL choose another")
+            version = config.sdk_version
+            runtime = f"cog {version}" if version else f"the newest cog for Python {config.python_version}"
+            config = config.warned(f"requirement {render_requirement(item)} is left out; the build installs {runtime}: "
+                                   "build.sdk_version, COG_SDK_WHEEL and COGLET_WHEEL choose another")
         else:
             line, index = settle_requirement(item, config, row)
             lines.append(line)
@@ -1977,13 +1970,7 @@ def complete_requirements(config: Config, requirements: list[Requirement], row: 
     unique: dict[str, str] = {}
     for option in options:
         unique.setdefault(option.rstrip("/"), option)
-    found = (*unique.values(), *dict.fromkeys(lines))
-    return config._replace(requirements=found, warnings=tuple(dict.fromkeys(warnings)))
-
-
-def runtime_name(config: Config) -> str:
-    """What the build installs as Cog's runtime, in words."""
-    return f"cog {config.sdk_version}" if config.sdk_version else f"the newest cog for Python {config.python_version}"
+    return config._replace(requirements=(*unique.values(), *dict.fromkeys(lines)))
 
 
 def settle_requirement(item: Requirement, config: Config, row: TorchRow | None) -> tuple[str, str]:
@@ -3689,10 +3676,10 @@ def model_fields(reader: SchemaReader, found: Found) -> Iterator[tuple[str, Type
 
 def field_has_default(value: Node) -> bool:
     """Whether a field's right-hand side is a default: a value, or `Field(...)` that holds one."""
+    defaults = [] if value is None else [value]
     if node_kind(value) == "Call" and expression(value.func).rpartition(".")[2].lower() == "field":
         defaults = value.args[:1] + [k.value for k in value.keywords if k.arg in ("default", "default_factory")]
-        return any(not (node_kind(node) == "Constant" and node.value is ...) for node in defaults)
-    return value is not None and not (node_kind(value) == "Constant" and value.value is ...)
+    return any(getattr(node, "value", None) is not ... for node in defaults)
 
 
 # -- the callable: which function of the file is the model
@@ -3704,6 +3691,9 @@ class Target(NamedTuple):
     node: Any  # ast.FunctionDef or ast.AsyncFunctionDef
     scope: Scope
     is_method: bool
+
+
+MODEL_METHODS = {"train": ("train",), "predict": ("run", "predict")}
 
 
 def split_reference(reference: str, mode: str) -> tuple[str, str]:
@@ -3761,10 +3751,9 @@ def python_files(reader: SchemaReader, path: str) -> str:
 
 def single_class(reader: SchemaReader, scope: Scope, mode: str) -> Found | None:
     """The one class of a file that has the method. Raises SchemaError: there are several."""
-    methods = ("train",) if mode == "train" else ("run", "predict")
     classes = [reader.sources.follow(scope, name, 0) for name, node in scope.names.items()
                if type(node).__name__ == "ClassDef"]
-    fitting = [c for c in classes if c and any(reader.sources.attribute(c, method, 0) for method in methods)]
+    fitting = [c for c in classes if c and any(reader.sources.attribute(c, method) for method in MODEL_METHODS[mode])]
     if len(fitting) > 1:
         names = ", ".join(found.dotted for found in fitting)
         hint = f"name one: {scope.path}:{fitting[0].dotted}"
@@ -3792,7 +3781,7 @@ def find_method(reader: SchemaReader, found: Found, mode: str) -> Target:
     if mode == "predict" and {"run", "predict"} <= set(bodies[0].names):
         hint = "rename the one that is not the model's: Cog's runtimes refuse a class with both"
         raise SchemaError(f"{where}: {found.dotted} must define either run() or predict(), not both", hint=hint)
-    for name in ("train",) if mode == "train" else ("run", "predict"):
+    for name in MODEL_METHODS[mode]:
         for body in bodies:
             method = reader.sources.follow(body, name, 0) if name in body.names else None
             if method and method.kind == "function":
@@ -3906,9 +3895,9 @@ def read_signature(reader: SchemaReader, reference: str, mode: str, taken: JSON)
             continue
         if done.is_required:
             required.append(argument.arg)
-    output = {} if faults else read_output(reader, target, traits)
     if faults:
         raise SchemaError("\n".join(map(str, faults)), hint=faults[0].hint)
+    output = read_output(reader, target, traits)
     for name, doubt in reader.types.doubts.items():
         reader.warn(f"{target.scope.path}:{target.node.lineno}", f"'{name}' {doubt}")
     return Signature(inputs, tuple(required), output, enums, traits)
