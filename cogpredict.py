@@ -2998,27 +2998,27 @@ class TypeReader:
 
     def read(self, scope: Scope, node: Node, depth: int = 0) -> TypeInfo:
         """What an annotation says; kind `undefined` where it says nothing that a type could be."""
-        text = expression(node)
+        kind, text = node_kind(node), expression(node)
         if depth > TYPE_DEPTH:
             return TypeInfo("Any", text)
-        if node_kind(node) == "Constant":
+        if kind == "Constant":
             if node.value is None:
                 return TypeInfo("none", text)
             return self.quoted(scope, node.value, depth) if isinstance(node.value, str) else TypeInfo("undefined", text)
-        if node_kind(node) in ("Name", "Attribute"):
+        if kind in ("Name", "Attribute"):
             return self.named(scope, node, depth)
-        if node_kind(node) == "Subscript":
+        if kind == "Subscript":
             return self.generic(scope, node, depth)
-        if node_kind(node) == "BinOp" and node_kind(node.op) == "BitOr":
+        if kind == "BinOp" and node_kind(node.op) == "BitOr":
             parts: list[Node] = []
             left = node
             while node_kind(left) == "BinOp" and node_kind(left.op) == "BitOr":
                 parts.insert(0, left.right)
                 left = left.left
             return self.union(scope, [left, *parts], text, depth)
-        if node_kind(node) == "IfExp":
+        if kind == "IfExp":
             return self.conditional(scope, node, depth)
-        return self.called(scope, node, depth) if node_kind(node) == "Call" else TypeInfo("undefined", text)
+        return self.called(scope, node, depth) if kind == "Call" else TypeInfo("undefined", text)
 
     def quoted(self, scope: Scope, text: str, depth: int) -> TypeInfo:
         import ast
@@ -3786,9 +3786,8 @@ def find_method(reader: SchemaReader, found: Found, mode: str) -> Target:
             method = reader.sources.follow(body, name, 0) if name in body.names else None
             if method and method.kind == "function":
                 return Target(method.node, method.scope, True)
-    if mode == "train":
-        raise SchemaError(f"{where}: {found.dotted}.train not found")
-    raise SchemaError(f"{where}: {found.dotted} must define run() or predict()")
+    fault = ".train not found" if mode == "train" else " must define run() or predict()"
+    raise SchemaError(f"{where}: {found.dotted}{fault}")
 
 
 class Traits(NamedTuple):
@@ -4078,14 +4077,10 @@ def mode_paths(mode: str, noun: str, is_streaming: bool) -> JSON:
         "responses": {"200": anything, "422": invalid},
         "summary": "Cancel",
     }
-    root = {"operationId": "root__get", "responses": {"200": anything}, "summary": "Root"}
-    health = {"operationId": "healthcheck_health_check_get", "responses": {"200": anything}, "summary": "Healthcheck"}
-    return {
-        "/": {"get": root},
-        "/health-check": {"get": health},
-        f"/{word}s": {"post": start},
-        f"/{word}s/{{{word}_id}}/cancel": {"post": cancel},
-    }
+    fixed = {path: {"get": {"operationId": operation, "responses": {"200": anything}, "summary": title}}
+             for path, operation, title in (("/", "root__get", "Root"),
+                                            ("/health-check", "healthcheck_health_check_get", "Healthcheck"))}
+    return {**fixed, f"/{word}s": {"post": start}, f"/{word}s/{{{word}_id}}/cancel": {"post": cancel}}
 
 
 # -- on the model's own Python, where this section runs with section 1 alone
