@@ -14694,7 +14694,7 @@ def read_model_source(options: Options, config: Config, world: World) -> Model:
     if given:
         try:
             document = json.loads(read_text_file(os.path.join(world.cwd, given), "--openapi-schema"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{given} is not JSON: {error}") from error
         if input_schema(document, training=bool(train)) is None:
             raise UsageError(f"{given} is no schema of a model: it has no components.schemas.Input")
@@ -14747,7 +14747,7 @@ def take_answer(model: Model, out: bytes, trouble: str, console: Console) -> Mod
     for line in out.splitlines():
         try:
             answer = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
     if isinstance(answer, dict) and isinstance(answer.get("error"), str):
         raise SchemaError(answer["error"], hint=str(answer.get("hint") or ""))
@@ -14784,7 +14784,7 @@ def ask_once(model: Model, options: Options, words: Sequence[str], world: World,
         known = json.loads(read_bytes(os.path.join(project, ".cog", "asked.json")))
         if known["key"] == key:
             return take_answer(model, str(known["answer"]).encode(), "", world.console)
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass  # it was never asked
     world.console.phase("Reading the model's inputs with its own Python...")
     code, out, err = ask()
@@ -14931,7 +14931,7 @@ def prepare_process(options: Options, config: Config, document: JSON, run: Run, 
     return plan
 
 
-def here(model: Model, options: Options, world: World) -> tuple[Config, JSON]:
+def model_here(model: Model, options: Options, world: World) -> tuple[Config, JSON]:
     """A model for this machine and its schema, with a word on what running it here means. Raises CogError."""
     model = model._replace(config=note_process(options, model.config, world))
     if model.needs_python and not options.dry_run:
@@ -15126,7 +15126,7 @@ def predict_in_container(engine: Engine, job: Job, runnable: Runnable, world: Wo
 def predict_in_process(job: Job, model: Model, variables: Mapping[str, str], world: World) -> int:
     """Run a job in a virtual environment on this machine, once more with other ports if need be; the exit code."""
     options, console = job.options, world.console
-    config, document = here(model, options, world)
+    config, document = model_here(model, options, world)
     if document != model.document:
         job = fill_job(job, document, world)
     if options.dry_run:
@@ -15336,7 +15336,7 @@ def is_engine_here(engine: Engine) -> bool:
 
 def serve_in_process(options: Options, model: Model, variables: Mapping[str, str], world: World) -> int:
     """Serve the model of a folder in a virtual environment on this machine; return the exit code."""
-    config, document = here(model, options, world)
+    config, document = model_here(model, options, world)
     options = options._replace(port=claim_port(options.host, options.port))
     if options.dry_run:
         return show_plan({"engine": "none", "folder": config.project, "python": config.python_version,

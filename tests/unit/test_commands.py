@@ -213,7 +213,9 @@ def test_build_arguments_come_from_the_flag_and_the_environment(call, tmp_path):
 
 
 def test_build_reads_everything_before_it_looks_for_an_engine(call, echo):
-    for flags in (["--secret", "id=a,src=gone"], ["-t", "A B"], ["--openapi-schema", "gone.json"]):
+    (echo / "deep.json").write_text(100_000 * "[")
+    for flags in (["--secret", "id=a,src=gone"], ["-t", "A B"], ["--openapi-schema", "gone.json"],
+                  ["--openapi-schema", "deep.json"]):
         with pytest.raises(cogpredict.UsageError):
             call("build", *flags, cwd=echo)
     with pytest.raises(cogpredict.EngineUnreachable):

@@ -415,7 +415,7 @@ def test_a_read_only_project_is_linked_to_where_a_schema_can_lie(environment, tm
 def test_flags_that_need_a_container_are_refused_before_anything_is_made(tmp_path, options, flag):
     world = cogpredict.World(cogpredict.Console({}), {}, str(tmp_path), str(tmp_path), io.BytesIO(), cogpredict.Loop())
     with pytest.raises(UsageError, match=f"{flag} needs a container engine"):
-        cogpredict.here(cogpredict.Model(Config(project=str(tmp_path)), {}, needs_python=True), options, world)
+        cogpredict.model_here(cogpredict.Model(Config(project=str(tmp_path)), {}, needs_python=True), options, world)
     assert not list(tmp_path.iterdir())
 
 
