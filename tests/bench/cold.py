@@ -34,6 +34,8 @@ def main():
     arguments = sys.argv[1:]
     rounds = int(arguments.pop(arguments.index("-n") + 1)) if "-n" in arguments else 15
     arguments = [argument for argument in arguments if argument != "-n"]
+    if len(arguments) < 2:
+        sys.exit(__doc__)
     cog, image, pair = (arguments + ["text=bob"])[:3]
     python, (name, _, value) = sys.executable, pair.partition("=")
     start = compare({"python3 -c pass": [python, "-c", "pass"], "--version": [python, cog, "--version"],

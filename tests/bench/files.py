@@ -43,6 +43,8 @@ def measure(command, input_name, size_name, mib_in, mib_out):
 def main():
     arguments = sys.argv[1:]
     mib = int(arguments.pop(arguments.index("-m") + 1)) if "-m" in arguments else 1024
+    if len(arguments) < 4:
+        sys.exit(__doc__)
     cog, image, input_name, size_name = [argument for argument in arguments if argument != "-m"]
     measure([sys.executable, cog, "predict", image], input_name, size_name, mib, mib)
 

@@ -55,6 +55,8 @@ def main():
     arguments, _, flags = " ".join(sys.argv[1:]).partition(" -- ")
     arguments = arguments.split()
     rounds = int(arguments.pop(arguments.index("-n") + 1)) if "-n" in arguments else 9
+    if len(arguments) < 2:
+        sys.exit(__doc__)
     cog, image = [argument for argument in arguments if argument != "-n"]
     delays = [1000 * measure(cog, image, flags.split()) for _ in range(rounds)]
     print(f"ready line after the model's READY: median {statistics.median(delays):.0f} ms, worst {max(delays):.0f} ms "

@@ -115,6 +115,8 @@ def show(name: str, figure: float, unit: str, wanted: float) -> None:
 def main() -> None:
     arguments = sys.argv[1:]
     rounds = int(arguments.pop(arguments.index("-n") + 1)) if "-n" in arguments else 9
+    if not arguments:
+        sys.exit(__doc__)
     cog = [sys.executable, os.path.abspath(arguments[0])]
     with tempfile.TemporaryDirectory() as root:
         wide, echo = os.path.join(root, "wide"), os.path.join(root, "echo")

@@ -18,6 +18,8 @@ def main():
             at = arguments.index(flag)
             sizes[flag] = int(arguments[at + 1])
             del arguments[at:at + 2]
+    if len(arguments) < 4:
+        sys.exit(__doc__)
     cog, url, input_name, size_name = arguments
     measure([sys.executable, cog, "predict", "--url", url], input_name, size_name, sizes["-i"], sizes["-o"])
 
