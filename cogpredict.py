@@ -4977,14 +4977,20 @@ def runtime_requirements(config: Config, settings: BuildSettings, folder: str = 
     return sdk_words(config.sdk_version)
 
 
-def sdk_words(version: str) -> tuple[str, ...]:
-    """The words for pip of a version of cog, `prerelease`, or nothing for the newest."""
+def sdk_words(version: str, coglet: str = "") -> tuple[str, ...]:
+    """The words for pip of a version of cog, `prerelease`, or nothing for the newest; `coglet` is what was asked for.
+    From 0.17 on a version has a coglet of its own: newer ones, which it would take as well, do not run it.
+
+    >>> sdk_words("0.18.0"), sdk_words("0.18.0", "coglet==0.19.0"), sdk_words("0.16.12")
+    (('cog==0.18.0', 'coglet==0.18.0'), ('cog==0.18.0',), ('cog==0.16.12',))
+    """
     import re
 
     if version == "prerelease":
         return ("--pre", "cog")
     pre = ("--pre",) if re.search(r"\d\.?(a|b|rc|dev)", version) else ()
-    return (*pre, f"cog=={version}") if version else ("cog",)
+    own = not coglet and re.fullmatch(r"\d+\.\d+\.\d+", version) and version_numbers(version) >= (0, 17)
+    return (*pre, f"cog=={version}", *((f"coglet=={version}",) if own else ())) if version else ("cog",)
 
 
 def runtime_environment(config: Config) -> dict[str, str]:
@@ -5212,7 +5218,8 @@ def read_build_settings(config: Config, environ: Mapping[str, str], cwd: str, ma
     wheels: list[tuple[str, bytes]] = []
     for variable, package, value in (("COGLET_WHEEL", "coglet", coglet), ("COG_SDK_WHEEL", "cog", sdk)):
         if value == "pypi" or value.startswith("pypi:"):
-            words += sdk_words(value[5:]) if package == "cog" else (f"coglet=={value[7:]}" if value[5:] else "coglet",)
+            own = (f"coglet=={value[5:]}" if value[5:] else "coglet",)
+            words += sdk_words(value[5:], coglet) if package == "cog" else own
         elif value.startswith(("http://", "https://")):
             words += (value,)
         elif value:
@@ -5221,7 +5228,7 @@ def read_build_settings(config: Config, environ: Mapping[str, str], cwd: str, ma
                 wheels.append((os.path.basename(path), file.read()))
             words += (os.path.basename(path),)
     if coglet and not sdk:
-        words += sdk_words(config.sdk_version)
+        words += sdk_words(config.sdk_version, coglet)
     certificates = read_certificates(environ.get("COG_CA_CERT", ""), cwd)
     return BuildSettings(base_image=environ.get("COG_BASE_IMAGE", ""), ca_certificates=certificates,
                          pip_conf=read_pip_conf(environ), runtime=words, wheels=tuple(wheels))

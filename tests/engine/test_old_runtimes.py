@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-each_version = pytest.mark.parametrize("version", ["0.8.6", "0.11.6", "0.14.12"])
+each_version = pytest.mark.parametrize("version", ["0.8.6", "0.11.6", "0.14.12", "0.17.2", "0.19.3"])
 
 
 @pytest.mark.parametrize("version", ["0.11.6", "0.14.12"])

@@ -31,7 +31,7 @@ MODELS = HERE.parent / "models"
 VERSIONS = ("0.9.26", "0.16.12", "0.23.1")
 LAST_WITH_SCHEMA = "0.16.12"
 # Names that a runtime pins too loosely for today's index.
-EXTRA = {"0.8.6": ["pydantic<2"], "0.11.6": ["pydantic<2"]}
+EXTRA = {"0.8.6": ["pydantic<2"], "0.11.6": ["pydantic<2"], "0.17.2": ["coglet==0.17.2"], "0.19.3": ["coglet==0.19.3"]}
 CARRIED = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
 DOCKERFILE = """\
 FROM {base}

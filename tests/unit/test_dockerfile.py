@@ -134,7 +134,7 @@ def test_pip_settings_are_a_secret_of_every_step_that_may_call_pip() -> None:
 
 @pytest.mark.parametrize(("version", "words"), [
     ("", ("cog",)), ("0.16.12", ("cog==0.16.12",)), ("prerelease", ("--pre", "cog")),
-    ("0.17.0a1", ("--pre", "cog==0.17.0a1")),
+    ("0.17.0a1", ("--pre", "cog==0.17.0a1")), ("0.18.0", ("cog==0.18.0", "coglet==0.18.0")),
 ])
 def test_the_runtime_of_a_config(version: str, words: tuple[str, ...]) -> None:
     assert cog.runtime_requirements(CONFIG._replace(sdk_version=version), cog.BuildSettings()) == words
@@ -194,6 +194,16 @@ def test_wheels_of_cog_from_a_file_and_a_folder(tmp_path: Path) -> None:
     assert settings.wheels[1] == ("cog-1-py3-none-any.whl", b"cog-1-py3-none-any.whl")
     alone = read_settings({"COGLET_WHEEL": "dist/coglet-1-cp310-abi3-linux_aarch64.whl"}, tmp_path)
     assert alone.runtime == ("coglet-1-cp310-abi3-linux_aarch64.whl", "cog")
+
+
+@pytest.mark.parametrize(("environ", "words"), [
+    ({"COG_SDK_WHEEL": "pypi"}, ("cog",)), ({"COG_SDK_WHEEL": "pypi:0.18.0"}, ("cog==0.18.0", "coglet==0.18.0")),
+    ({"COG_SDK_WHEEL": "pypi:0.18.0", "COGLET_WHEEL": "pypi:0.19.0"}, ("coglet==0.19.0", "cog==0.18.0")),
+    ({"COGLET_WHEEL": "pypi"}, ("coglet", "cog")),
+])
+def test_the_runtime_may_be_named_by_its_version(environ: dict[str, str], words: tuple[str, ...],
+                                                 tmp_path: Path) -> None:
+    assert read_settings(environ, tmp_path).runtime == words
 
 
 @pytest.mark.parametrize(("value", "words"), [
