@@ -12466,7 +12466,8 @@ def run_in_image(engine: Engine, body: JSON, loop: Loop, *, files: Iterable[byte
 
     try:
         host = {**body.get("HostConfig", {}), "AutoRemove": True}
-        container = engine.container_create({**body, "Labels": {RUN_LABEL: name}, "HostConfig": host}, name=name)
+        labels = {RUN_LABEL: name, CLIENT_LABEL: describe_process()}
+        container = engine.container_create({**body, "Labels": labels, "HostConfig": host}, name=name)
         if files is not None:
             engine.container_put_archive(container, "/src", files)
         attach, ended = engine.container_attach(container), engine.container_wait(container)
