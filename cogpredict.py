@@ -779,8 +779,9 @@ def flag_parser(command: str) -> Any:
         parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     for heading, members in GROUPS.items():
         group = parser.add_argument_group(heading)
-        for name in (name for name in members if name in names):
-            add_flag(group, name)
+        for name in members:
+            if name in names:
+                add_flag(group, name)
     group.add_argument("-h", "--help", action="help", help="show this help")
     return parser
 
@@ -2617,7 +2618,7 @@ class Names(Meter):
         """The value of an expression. Raises Unreadable."""
         if env.depth == 0:
             self.refill()
-        method = getattr(self, "eval_" + type(node).__name__, None)
+        method = getattr(self, "eval_" + node_kind(node), None)
         if env.depth > DEPTH:
             raise Unreadable("nested too deeply")
         if method is None:
@@ -2627,7 +2628,7 @@ class Names(Meter):
         except CANNOT as error:
             raise Unreadable(f"`{expression(node, 40)}` cannot be evaluated: {str(error)[:80]}") from error
         self.charge(1)
-        if type(node).__name__ not in ("Name", "Attribute"):
+        if node_kind(node) not in ("Name", "Attribute"):
             self.weigh(result)
         return result
 
@@ -2825,11 +2826,11 @@ class Evaluator(Names):
         return result
 
     def eval_UnaryOp(self, env: Env, node: Node) -> Any:
-        operand, name = self.value(env, node.operand), type(node.op).__name__
+        operand, name = self.value(env, node.operand), node_kind(node.op)
         return not self.truth(operand) if name == "Not" else operate(name, operand)
 
     def eval_BinOp(self, env: Env, node: Node) -> Any:
-        name, left, right = type(node.op).__name__, self.value(env, node.left), self.value(env, node.right)
+        name, left, right = node_kind(node.op), self.value(env, node.left), self.value(env, node.right)
         for value in (left, right):
             if isinstance(value, (Hole, EnumMember, Found)):
                 raise unknown(node)
@@ -2837,7 +2838,7 @@ class Evaluator(Names):
         return operate(name, left, right)
 
     def eval_BoolOp(self, env: Env, node: Node) -> Any:
-        is_or, value = type(node.op).__name__ == "Or", None
+        is_or, value = node_kind(node.op) == "Or", None
         for part in node.values:
             value = self.value(env, part)
             if self.truth(value) is is_or:
@@ -2848,10 +2849,10 @@ class Evaluator(Names):
         left = self.value(env, node.left)
         for operator, comparator in zip(node.ops, node.comparators):
             right = self.value(env, comparator)
-            is_identity = type(operator).__name__.startswith("Is") and None not in (left, right)
+            is_identity = node_kind(operator).startswith("Is") and None not in (left, right)
             if is_identity or isinstance(left, (Hole, Found)) or isinstance(right, (Hole, Found)):
                 raise unknown(node)
-            if not operate(type(operator).__name__, left, right):
+            if not operate(node_kind(operator), left, right):
                 return False
             left = right
         return True
@@ -3733,9 +3734,10 @@ def find_target(reader: SchemaReader, reference: str, mode: str) -> Target:
     for function in (found, fallback):
         if function and function.kind == "function":
             return Target(function.node, function.scope, False)
-    defined = [key for key, node in scope.names.items() if type(node).__name__.endswith("Def") and key[0] != "_"]
+    defined = [key for key, node in scope.names.items() if node_kind(node).endswith("Def") and key[0] != "_"]
     what = f"{place}predictor {name} not found in {path}" if name else f"{path}:1: no class with a {mode}() method"
-    hint = f"name the one that is meant, as in {mode}: \"{path}:{defined[0]}\"" if name and defined else ""
+    likely = sorted(defined, key=lambda key: node_kind(scope.names[key]) != "ClassDef")
+    hint = f"name the one that is meant, as in {mode}: \"{path}:{likely[0]}\"" if name and defined else ""
     raise SchemaError(f"{what}, which defines {', '.join(defined[:12]) or 'no class and no function'}", hint=hint)
 
 
@@ -3752,7 +3754,7 @@ def python_files(reader: SchemaReader, path: str) -> str:
 def single_class(reader: SchemaReader, scope: Scope, mode: str) -> Found | None:
     """The one class of a file that has the method. Raises SchemaError: there are several."""
     classes = [reader.sources.follow(scope, name, 0) for name, node in scope.names.items()
-               if type(node).__name__ == "ClassDef"]
+               if node_kind(node) == "ClassDef"]
     fitting = [c for c in classes if c and any(reader.sources.attribute(c, method) for method in MODEL_METHODS[mode])]
     if len(fitting) > 1:
         names = ", ".join(found.dotted for found in fitting)
@@ -3799,7 +3801,7 @@ class Traits(NamedTuple):
 
 def read_decorators(reader: SchemaReader, target: Target) -> Traits:
     """What cog's decorators say. Raises SchemaError: they are those of 2021, or wrong."""
-    is_plain = type(target.node).__name__ == "FunctionDef" and not target.node.decorator_list
+    is_plain = node_kind(target.node) == "FunctionDef" and not target.node.decorator_list
     traits, old = Traits(concurrency=0 if is_plain else 1), []
     for decorator in target.node.decorator_list:
         found = reader.sources.find(target.scope, getattr(decorator, "func", decorator))
@@ -3842,7 +3844,7 @@ def concurrency_of(reader: SchemaReader, target: Target, decorator: Node, where:
         raise SchemaError(f"{where}: @concurrent max must be an integer literal")
     if number < 1:
         raise SchemaError(f"{where}: @concurrent max must be at least 1")
-    if number > 1 and type(target.node).__name__ != "AsyncFunctionDef":
+    if number > 1 and node_kind(target.node) != "AsyncFunctionDef":
         raise SchemaError(f"{where}: @concurrent(max > 1) requires an async run() or predict() method")
     return number
 
@@ -6315,11 +6317,11 @@ def add_labels(labels: Mapping[str, str], query: Mapping[str, str], dockerfile: 
     >>> add_labels({"a": "$1"}, {"t": "x"}, b"FROM y\n", podman=True)[1]
     b'FROM y\nARG COG_LABEL_c1b43b36df09\nLABEL a="$COG_LABEL_c1b43b36df09"\n'
     """
+    if not podman:
+        return {**query, "labels": render_compact(dict(labels))}, dockerfile
     import hashlib
     import json
 
-    if not podman:
-        return {**query, "labels": render_compact(dict(labels))}, dockerfile
     arguments, line = json.loads(query.get("buildargs", "{}")), ""
     for name, value in labels.items():
         argument = f"COG_LABEL_{hashlib.sha256(value.encode()).hexdigest()[:12]}"
@@ -7827,14 +7829,9 @@ def parse_answer(call: str, data: bytes) -> JSON:
     >>> parse_answer("GET /info", b'{"ID": "x"}')
     {'ID': 'x'}
     """
-    import json
-
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise StreamError(f"{call}: the engine's answer is not JSON: {data[:100]!r}") from error
-    if not isinstance(found, dict):
-        raise StreamError(f"{call}: the engine's answer is not a JSON object: {data[:100]!r}")
+    found = parse_document(data)
+    if found is None:
+        raise StreamError(f"{call}: the answer is no JSON object: {data[:100]!r}")
     return found
 
 
@@ -8636,10 +8633,9 @@ def ask_credential_helper(name: str, server: str, environ: Mapping[str, str]) ->
         return {}
     if status:
         raise EngineError(program, 0, f"the credential helper failed: {said[:200] or f'exit code {status}'}", hint=hint)
-    try:
-        found = parse_answer(program, out)
-    except StreamError as error:
-        raise EngineError(program, 0, "the credential helper did not answer in JSON", hint=hint) from error
+    found = parse_document(out)
+    if found is None:
+        raise EngineError(program, 0, "the credential helper did not answer in JSON", hint=hint)
     user, secret = str(found.get("Username") or ""), str(found.get("Secret") or "")
     if not secret:
         return {}
@@ -13523,14 +13519,9 @@ def refusal(request: Request, status: int, answer: bytes) -> CogError:
 
 def parse_response(answer: bytes) -> JSON:
     """A response body as the object that it must be. Raises StreamError."""
-    import json
-
-    try:
-        document = json.loads(answer)
-    except (ValueError, RecursionError) as error:
-        raise StreamError(f"the model answered with something that is not JSON: {answer[:80]!r}") from error
-    if not isinstance(document, dict):
-        raise StreamError(f"the model answered with something that is not an object: {answer[:80]!r}")
+    document = parse_document(answer)
+    if document is None:
+        raise StreamError(f"the model answered with something that is no JSON object: {answer[:80]!r}")
     return document
 
 

@@ -151,14 +151,18 @@ def test_a_file_without_a_class_is_given_its_class(call, echo):
     assert json.loads(call("inspect", "--json", cwd=echo).out)["config"]["predict"] == "predict.py:Predictor"
 
 
-@pytest.mark.parametrize(("named", "said"), [
-    ("absent.py:Predictor", "cog.yaml:2: failed to read predictor source absent.py: no such file"),
-    ("predict.py:Other", "cog.yaml:2: predictor Other not found in predict.py, which defines Predictor"),
+@pytest.mark.parametrize(("named", "said", "hint"), [
+    ("absent.py:Predictor", "cog.yaml:2: failed to read predictor source absent.py: no such file", "holds predict.py"),
+    ("predict.py:Other", "cog.yaml:2: predictor Other not found in predict.py, which defines load, Predictor",
+     'predict: "predict.py:Predictor"'),
 ])
-def test_a_model_that_is_not_where_cog_yaml_says_is_told_with_its_line(call, echo, named, said):
+def test_a_model_that_is_not_where_cog_yaml_says_is_told_with_its_line(call, echo, named, said, hint):
     (echo / "cog.yaml").write_text(f"build: {{}}\npredict: {named}\n")
-    with pytest.raises(cogpredict.SchemaError, match=said):
+    source = echo / "predict.py"
+    source.write_text("def load():\n    pass\n" + source.read_text())
+    with pytest.raises(cogpredict.SchemaError, match=said) as caught:
         call("inspect", cwd=echo)
+    assert hint in caught.value.hint
 
 
 def test_inspect_shows_a_training_where_there_is_nothing_else(call, echo):
