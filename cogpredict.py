@@ -9,20 +9,23 @@ A run reads top to bottom, and so does this file:
      2. Console       the only printing: stderr lines, progress, logs, the result on stdout
      3. Command line  argv to frozen Options
      4. Config        cog.yaml to a frozen Config; versions and requirement lines
-     5. Schema        predictor source to an OpenAPI document, by ast; never imports it
-     6. Inputs        -i and --json, with the schema, to the prediction's input
-     7. Dockerfile    Config to Dockerfile text
-     8. Context       a project folder, with its ignore rules, to a tar stream
-     9. Plan          Options, Config and schema to what will be run
-    10. Streams       bytes to frames, channels, messages, events, spilled JSON; no I/O
-    11. Engine        finding it, its credentials, its API: one method per call
-    12. Session       what BuildKit asks back for: secrets and credentials (HTTP/2, HPACK)
-    13. Build         an image, built or pulled, or an environment: what a model runs in
-    14. Helper        the far end of the one stream: sent along as source, Python 3.7 and newer
-    15. Hosts         container, process, URL: where a model runs; the stream's near end
-    16. Prediction    wait for setup, POST /predictions, stream, cancel
-    17. Outputs       a response to stdout and files
-    18. Commands      one function per subcommand: read, plan, do, write; and main
+     5. Source        a model's Python files, by ast: what names and expressions are; never imports them
+     6. Schema        a predictor's signature to an OpenAPI document
+     7. Inputs        -i and --json, with the schema, to the prediction's input
+     8. Dockerfile    Config to Dockerfile text
+     9. Context       a project folder, with its ignore rules, to a tar stream
+    10. Plan          Options, Config and schema to what will be run
+    11. Streams       bytes to frames, channels, messages, events, spilled JSON; no I/O
+    12. Engine        finding it, its credentials, its API: one method per call
+    13. Session       what BuildKit asks back for: secrets and credentials (HTTP/2, HPACK)
+    14. Build         an image, built or pulled: what a model runs in
+    15. Environment   the same without an engine: a virtual environment
+    16. Helper        the far end of the one stream: sent along as source, Python 3.7 and newer
+    17. Link          the near end of the one stream: channels, requests, the file lane
+    18. Hosts         container, process, URL: where a model runs
+    19. Prediction    wait for setup, POST /predictions, stream, cancel
+    20. Outputs       a response to stdout and files
+    21. Commands      one function per subcommand: read, plan, do, write; and main
 """
 from __future__ import annotations
 
@@ -2016,33 +2019,11 @@ def config_json(config: Config) -> JSON:
     return {key: value for key, value in document.items() if value}
 
 
-# == 5. Schema ================================================================
-# In: the text of the predictor's file and of the project files that it imports.
-# Out: a SchemaResult: the OpenAPI document, and what was noticed on the way.
-# Rules: only `ast`, nothing of the model is ever imported or executed. Expressions are evaluated by
-# Evaluator, which knows literals, names, a few operators and functions, and has a budget: what is not
-# known or too large is Unreadable, and becomes a warning and an entry in `unresolved`, not an error.
-# SchemaError is for models that cannot work; it names file, line and parameter.
-# Sections 1 and 5 together run alone, so that an image's own Python can read what ours cannot parse.
-
-
-class Unresolved(NamedTuple):
-    """What the source alone does not tell: the expression `parameter.keyword`, and why."""
-
-    parameter: str
-    expression: str
-    why: str
-
-
-class SchemaResult(NamedTuple):
-    """A model's schema. `python_needed`: the model's own Python would know more than its source tells."""
-
-    document: JSON
-    warnings: tuple[str, ...]
-    unresolved: tuple[Unresolved, ...]
-    concurrency: int
-    is_streaming: bool
-    python_needed: bool
+# == 5. Source ================================================================
+# A model's Python files: which names they bind to what, and what an expression is; nothing of them is ever run.
+# In: the text of the predictor's file and of the project files that it imports. Out: values.
+# Rules: only `ast`. Expressions are evaluated by Evaluator, which knows literals, names, a few operators and
+# functions, and has a budget: what is not known or too large is Unreadable.
 
 
 class GrammarError(SchemaError):
@@ -2456,6 +2437,7 @@ def arguments_of(spec: ast.arguments) -> list[tuple[ast.arg, ast.expr | None]]:
 
 # -- values: what an expression is, without running it
 
+ENUM_BASES = frozenset(("Enum", "IntEnum", "StrEnum"))
 
 def unknown(node: Node) -> Unreadable:
     return Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
@@ -2957,6 +2939,32 @@ def check_format(style: str, text: str) -> None:
         raise Unreadable(f"a format like {text[:40]!r} is not evaluated from source")
 
 
+# == 6. Schema ================================================================
+# In: what the sections before it make of the predictor's source. Out: a SchemaResult: the OpenAPI document, and
+# what was noticed on the way. What is Unreadable becomes a warning and an entry in `unresolved`, not an error.
+# SchemaError is for models that cannot work; it names file, line and parameter.
+# Errors, Source and Schema together run alone, so that an image's own Python can read what ours cannot parse.
+
+
+class Unresolved(NamedTuple):
+    """What the source alone does not tell: the expression `parameter.keyword`, and why."""
+
+    parameter: str
+    expression: str
+    why: str
+
+
+class SchemaResult(NamedTuple):
+    """A model's schema. `python_needed`: the model's own Python would know more than its source tells."""
+
+    document: JSON
+    warnings: tuple[str, ...]
+    unresolved: tuple[Unresolved, ...]
+    concurrency: int
+    is_streaming: bool
+    python_needed: bool
+
+
 # -- types: what an annotation says
 
 
@@ -2985,7 +2993,6 @@ KINDS: dict[str, str] = {
     **dict.fromkeys(("IO", "BinaryIO", "TextIO", "BytesIO", "IOBase", "BufferedReader"), "IO"),
     "NoneType": "none",
 }
-ENUM_BASES = frozenset(("Enum", "IntEnum", "StrEnum"))
 QUALIFIERS = frozenset(("Required", "NotRequired", "ReadOnly", "ClassVar", "Final"))
 TYPE_DEPTH = 30
 
@@ -4085,7 +4092,7 @@ def mode_paths(mode: str, noun: str, is_streaming: bool) -> JSON:
     return {**fixed, f"/{word}s": {"post": start}, f"/{word}s/{{{word}_id}}/cancel": {"post": cancel}}
 
 
-# -- on the model's own Python, where this section runs with section 1 alone
+# -- on the model's own Python, where this section runs with Errors and Source alone
 
 
 def ask_import(project: str) -> Ask:
@@ -4147,7 +4154,7 @@ def reader_main() -> None:
                 break
 
 
-# == 6. Inputs ================================================================
+# == 7. Inputs ================================================================
 # In: `-i` pairs or the text of --json, and the OpenAPI document of a model. Out: the prediction's input, with a
 # LocalFile wherever the model gets a file. Only a Reader touches the disk, and only once the names are known to be
 # right. Every fault is found in one go: the user gets one list, in the words that the field uses.
@@ -4858,7 +4865,7 @@ def describe_inputs(values: JSON, schema: InputSchema | None) -> JSON:
     return {name: "***" if name in secret else render_inputs(value, describe) for name, value in values.items()}
 
 
-# == 7. Dockerfile ============================================================
+# == 8. Dockerfile ============================================================
 # In: a completed Config and BuildSettings (flags, and what this machine's pip, certificates and wheels say). Out: the
 # text of a Dockerfile that Docker 20.10's own frontend and Podman's builder take, and the files that it copies, which
 # travel in the one context under .cog/build/. Nothing is fetched but the base, and what apt and pip are asked for.
@@ -5325,7 +5332,7 @@ def read_pip_conf(environ: Mapping[str, str]) -> str:
     return "[global]\n" + "".join(f"{key} = {value}\n" for key, value in sorted(kept.items()))
 
 
-# == 8. Context ===============================================================
+# == 9. Context ===============================================================
 # In: a folder, its .dockerignore, files of our own making. Out: a tar stream in pieces, ready to be sent.
 # The rules are Docker's, its corners included: they are applied here, since no builder applies them to a tar.
 # Entries come sorted, owned by root, with whole seconds; the stream depends on nothing else of this machine.
@@ -5796,7 +5803,7 @@ def pax_header(records: list[tuple[bytes, bytes]]) -> bytes:
     return tar_header(b"././@PaxHeader", 0o644, len(data), 0, b"x") + data + bytes(-len(data) % 512)
 
 
-# == 9. Plan ==================================================================
+# == 10. Plan =================================================================
 # In: Options, the image's inspect document, what the engine is. Out: the body of the create call and what
 # the host must know beside it. Ports and names are chosen by the caller and handed in; but for the config of a
 # project, which is sent along, nothing is read.
@@ -6352,7 +6359,7 @@ def describe_plan(plan: Plan, engine: str, variables: Mapping[str, str]) -> JSON
     return {"engine": engine, "image": plan.image, "container": body}
 
 
-# == 10. Streams ==============================================================
+# == 11. Streams ==============================================================
 
 
 # -- frames: attach streams, the helper's channels, HTTP heads, server-sent events
@@ -7282,7 +7289,7 @@ class Skipped:
         return {}
 
 
-# == 11. Engine ===============================================================
+# == 12. Engine ===============================================================
 # In: where an engine is (flag, environment, docker contexts) and what it is asked, as the API's own JSON.
 # Out: that API's answers; one method per call, named as the call. Streams come back as Transports, unread.
 # Nothing here prints or decides: errors carry the engine's own words, the caller knows what they mean.
@@ -8642,7 +8649,7 @@ def ask_credential_helper(name: str, server: str, environ: Mapping[str, str]) ->
     return {"identitytoken": secret} if user == "<token>" else {"username": user, "password": secret}
 
 
-# == 12. Session ==============================================================
+# == 13. Session ==============================================================
 # In: the bytes of the stream on which BuildKit asks for what a build needs: secrets, registry credentials, a sign of
 # life. Out: our answers. It is gRPC on HTTP/2 with the builder as the client; Session is that as a pure machine, bytes
 # to bytes, and SessionPump is what carries the bytes, in a thread, since the build's own answer is read meanwhile.
@@ -9172,10 +9179,10 @@ class SessionPump:
                     pass
 
 
-# == 13. Build ================================================================
-# What a model runs in, made or fetched: an image, by the engine, or an environment, by pip on this machine.
-# In: the query and the context of a build, or a config; what a builder says and asks for meanwhile. Out: an image's id,
-# or an Environment; on the way what a person reads of it. What ends us ends the build and removes what is half made.
+# == 14. Build ================================================================
+# What a model runs in, made or fetched: an image, by the engine.
+# In: the query and the context of a build; what a builder says and asks for meanwhile. Out: an image's id; on the way
+# what a person reads of it. What ends us ends the build and removes what is half made.
 
 
 # -- what a builder says while it works
@@ -9869,7 +9876,9 @@ def pull_image(engine: Engine, image: str, console: Console, environ: Mapping[st
     console.done()
 
 
-# -- an environment on this machine
+# == 15. Environment ==========================================================
+# Without an engine: a virtual environment that has what a model's image would have, by pip or uv on this machine.
+# In: a config. Out: an Environment, made whole or not at all; what ends us ends its making.
 
 PYTHON_PROBE = """
 import sys, json
@@ -10383,7 +10392,7 @@ def without_cuda(config: Config) -> Config:
     return config._replace(requirements=lines, torch=plain.torch)
 
 
-# == 14. Helper ===============================================================
+# == 16. Helper ===============================================================
 # In: frames on stdin, settings first. Out: frames on stdout, the same kinds as in Streams. Sent along as source and
 # started as `python -ISc SOURCE` beside the model, so it is for Python 3.7 and newer and names nothing from outside.
 # One thread: a select over the two pipes, the model's health, the lane's listener and one socket per channel.
@@ -11151,10 +11160,10 @@ def helper_main(stdin: int = 0, stdout: int = 1) -> None:
     helper.run()
 
 
-# == 15. Hosts ================================================================
-# Where a model runs, and the way to it. In: a plan, or the address of a model that runs. Out: a Host, whose log is
-# shown and whose HTTP server is asked. One thread, no locks: Loop waits for everything there is to wait for, a callback
-# never runs the loop, and an interruption is raised only where nothing is half done.
+# == 17. Link =================================================================
+# The near end of the helper's stream. In: the stream. Out: Answers to requests, and what the lane is given and asked.
+# One thread, no locks: Loop waits for everything there is to wait for, a callback never runs the loop, and an
+# interruption is raised only where nothing is half done.
 
 
 # -- the loop
@@ -11657,6 +11666,19 @@ def chain_bytes(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
+class Carrier(Protocol):
+    """What a request goes out on and its Answer comes in by."""
+
+    on_data: Callable[[bytes], object]
+    on_end: Callable[[str | None], object]
+
+    def use(self, count: int, /) -> None:
+        """So many bytes were dealt with."""
+
+    def close(self) -> None:
+        """End both directions now."""
+
+
 class Answer:
     """The model's reply to one request. `status` and `headers` (lower-case names) are there once `ready`.
 
@@ -11665,7 +11687,7 @@ class Answer:
 
     timeout: float | None = None
 
-    def __init__(self, loop: Loop, channel: Channel | Exchange, method: str) -> None:
+    def __init__(self, loop: Loop, channel: Carrier, method: str) -> None:
         from collections import deque
 
         self._loop, self._channel = loop, channel
@@ -11975,6 +11997,11 @@ def read_pieces(open_file: Callable[[], BinaryIO], size: int | None) -> Iterator
             yield piece
 
 
+# == 18. Hosts ================================================================
+# Where a model runs, and the way to it. In: a plan, or the address of a model that runs. Out: a Host, whose log is
+# shown and whose HTTP server is asked.
+
+
 # -- what is sent along
 
 
@@ -11986,21 +12013,27 @@ def read_own_source() -> str:
     return str(loader.get_data(path).decode())
 
 
+def find_section(text: str, name: str) -> int:
+    """Where a section of this module's text begins: at its banner."""
+    return text.rindex("\n", 0, text.index(f". {name} ==")) + 1
+
+
 def helper_source() -> str:
-    """The program that is sent along: section 14 and a call of it."""
+    """The program that is sent along: the section Helper and a call of it."""
     text = read_own_source()
-    section = text[text.index("\n# == 14. Helper ") + 1:text.index("\n# == 15. Hosts ") + 1]
+    section = text[find_section(text, "Helper"):find_section(text, "Link")]
     return f"from __future__ import annotations\n\n{section.rstrip()}\n\n\nhelper_main()\n"
 
 
 def reader_program() -> str:
-    """The program that reads a model's schema on another Python: sections 1 and 5, and a call of them."""
+    """The program that reads a model's schema on another Python: Errors, Source and Schema, and a call of them."""
     import base64
     import zlib
 
     text = read_own_source()
-    ends = [text.index(f"\n# == {name} ") + 1 for name in ("2. Console", "5. Schema", "6. Inputs")]
-    program = f"{text[:ends[0]]}{text[ends[1]:ends[2]]}\n\nreader_main()\n"
+    errors = text[:find_section(text, "Console")]
+    reader = text[find_section(text, "Source"):find_section(text, "Inputs")]
+    program = f"{errors}{reader}\n\nreader_main()\n"
     packed = base64.b64encode(zlib.compress(program.encode(), 9)).decode()
     return f"import base64, zlib; exec(zlib.decompress(base64.b64decode({packed!r})).decode())"
 
@@ -13367,7 +13400,7 @@ class UrlHost(Host):
         return error
 
 
-# == 16. Prediction ===========================================================
+# == 19. Prediction ===========================================================
 # In: a started host and a request. Out: the runtime's final response. Up to 0.16 that comes through a webhook into the
 # lane, and what the model prints on the container's streams. From 0.17 on a webhook of whatever kind makes the runtime
 # copy the whole log for each line: there the request stays open until its answer, which has the log, and a second one
@@ -13842,7 +13875,7 @@ def cancel_prediction(host: Host, request: Request, ended: Callable[[], bool]) -
                 host.warn(f"the model may go on with the {request.noun}: its server did not cancel it in time")
 
 
-# == 17. Outputs ==============================================================
+# == 20. Outputs ==============================================================
 # In: the runtime's final response, and the files that came beside it. Out: the result on stdout, files where they
 # were asked for. Where things go is settled before anything starts. A file has no name until it is whole. Names,
 # extensions and MIME types that a model sends never become more than a few letters of a file name.
@@ -14560,7 +14593,7 @@ class OutputStore:
             raise write_fault(special, error) from error
 
 
-# == 18. Commands =============================================================
+# == 21. Commands =============================================================
 # One function per subcommand: read, plan, do, write. main is the only place that prints an error, that
 # decides an exit code and that ends the process.
 

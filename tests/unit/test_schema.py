@@ -388,12 +388,12 @@ def pythons() -> list[str]:
 
 
 @pytest.mark.parametrize("python", pythons(), ids=lambda path: Path(path).name)
-def test_the_errors_and_this_section_run_alone_on_any_python(python: str, tmp_path: Path) -> None:
+def test_errors_source_and_schema_run_alone_on_any_python(python: str, tmp_path: Path) -> None:
     source = (ROOT / "cogpredict.py").read_text()
     head, errors, schema = (
         source[: source.index("# == 1. ")],
         source[source.index("# == 1. ") : source.index("# == 2. ")],
-        source[source.index("# == 5. ") : source.index("# == 6. ")],
+        source[source.index("# == 5. ") : source.index("# == 7. ")],
     )
     program = head + errors + schema + (
         "\nresult = read_schema('predict.py:Predictor', sys.argv[1], version='0.23.1')\n"

@@ -146,7 +146,7 @@ except SystemExit:
 import cogpredict, yaml
 sys.stderr.write("\\n%s\\n%s\\n" % (cogpredict.__spec__.origin, yaml.__spec__.origin))
 source = cogpredict.__loader__.get_data(cogpredict.__loader__.archive + "/src/cogpredict.py")
-assert b"# == 14. Helper ==" in source
+assert b"# == 16. Helper ==" in source
 """
 
 
