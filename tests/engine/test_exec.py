@@ -378,7 +378,7 @@ def test_the_terminal_is_given_back(session):
 def test_in_the_background_of_a_terminal_it_is_not_stopped(command, project):
     with contextlib.closing(Session(["/bin/bash", "--norc", "-i"], project)) as shell:
         shell.wait_for(b"$ " if os.getuid() else b"# ")
-        shell.type(f"{' '.join(command)} exec -q sh -c 'cat; sleep 1; echo ba''ck' &\r".encode())
+        shell.type(f"{' '.join(command)} exec -q sh -c 'cat; sleep 4; echo ba''ck' &\r".encode())
         time.sleep(1.5)
         shell.type(b"echo in fr''ont\r")
         shell.wait_for(b"in front")
