@@ -14157,7 +14157,13 @@ def write_own_file(project: str, name: str, data: bytes) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
     except OSError as error:
         raise write_fault(path, error) from error
-    staged = StagedFile(os.path.dirname(path), f"{name}.{os.urandom(4).hex()}.part", path)
+    write_whole(path, data)
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """Let a file with this appear under a path, whole or not at all. Raises OutputError."""
+    folder, name = os.path.split(path)
+    staged = StagedFile(folder, f"{name}.{os.urandom(4).hex()}.part", path)
     try:
         staged.write(data)
         staged.publish(path, path)
@@ -15718,14 +15724,11 @@ def cmd_init(options: Options, world: World) -> int:
     world.console.info("Setting up the current directory for use with Cog...")
     for name, text in FIRST_MODEL.items():
         path = os.path.join(world.cwd, name)
-        try:
-            with open(path, "x", encoding="utf-8") as file:
-                file.write(text)
-            world.console.info(f"Creating {name}")
-        except FileExistsError:
+        if os.path.lexists(path):
             world.console.info(f"Skipped existing {name}")
-        except OSError as error:
-            raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+        else:
+            write_whole(path, text.encode())
+            world.console.info(f"Creating {name}")
     world.console.info("Try it: cog.pyz predict -i name=you")
     return 0
 

@@ -1,8 +1,10 @@
 """The commands that need no engine, called as main calls them, in a world without any."""
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -95,8 +97,20 @@ def test_init_keeps_what_is_there(call, tmp_path):
 
 
 def test_init_says_where_it_cannot_write(call, tmp_path):
-    with pytest.raises(cogpredict.OutputError, match="cannot be written: "):
+    with pytest.raises(cogpredict.OutputError, match="cannot write .*/gone/cog.yaml: no such file"):
         call("init", cwd=tmp_path / "gone")
+
+
+def test_init_leaves_no_half_written_file(call, tmp_path, monkeypatch):
+    def write_some(descriptor: int, data: bytes) -> None:
+        os.write(descriptor, data[:10])
+        assert not (tmp_path / "cog.yaml").exists()  # a kill now leaves no half of it
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cogpredict, "write_all", write_some)
+    with pytest.raises(cogpredict.OutputError, match="no space left on device"):
+        call("init")
+    assert not list(tmp_path.iterdir())
 
 
 def test_inspect_shows_inputs_and_output_of_the_source(call):
