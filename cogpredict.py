@@ -2149,6 +2149,9 @@ def bind_names(body: Sequence[Node], scope: Scope) -> None:
         elif kind in ("For", "While"):
             bind_loop(node, scope)
         elif kind in ("Try", "TryStar", "With"):  # names of a handler stand where no other block binds them
+            for item in getattr(node, "items", ()):
+                if item.optional_vars is not None:
+                    bind_target(item.optional_vars, item.context_expr, scope)
             blocks = [handler.body for handler in getattr(node, "handlers", ())]
             for block in (*blocks, *(getattr(node, part, ()) for part in ("body", "orelse", "finalbody"))):
                 bind_names(block, scope)
