@@ -3811,6 +3811,8 @@ class Traits(NamedTuple):
 
 def read_decorators(reader: SchemaReader, target: Target) -> Traits:
     """What cog's decorators say. Raises SchemaError: they are those of 2021, or wrong."""
+    import ast
+
     is_plain = node_kind(target.node) == "FunctionDef" and not target.node.decorator_list
     traits, old = Traits(concurrency=0 if is_plain else 1), []
     for decorator in target.node.decorator_list:
@@ -3827,7 +3829,10 @@ def read_decorators(reader: SchemaReader, target: Target) -> Traits:
     if old:
         lines = ", ".join(todays_parameter(decorator) for decorator in old)
         what = f"`@{expression(old[0])}` is Cog's API of 2021; today it is a parameter: {todays_parameter(old[0])}"
-        hint = f"with `from cog import BasePredictor, Input, Path`: def {target.node.name}(self, {lines}) -> Path:"
+        is_iterator = any(node_kind(part) == "Yield" for part in ast.walk(target.node))
+        returns = expression(target.node.returns) or ("Iterator[Path]" if is_iterator else "Path")
+        imports = "`from cog import BasePredictor, Input, Path`" + " and `from typing import Iterator`" * is_iterator
+        hint = f"with {imports}: def {target.node.name}(self, {lines}) -> {returns}:"
         raise SchemaError(f"{target.scope.path}:{old[0].lineno}: {what}", hint=hint)
     return traits
 
