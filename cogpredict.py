@@ -2061,6 +2061,7 @@ class Scope(NamedTuple):
     path: str
     names: dict[str, object]
     stars: list[Imported]
+    readers: dict[str, list[Node]]  # the places in bound expressions where a name is read
     parent: Scope | None = None
     owner: Found | None = None
     is_typing_only: bool = False  # of the statements that are bound just now
@@ -2170,17 +2171,25 @@ def bind_imports(node: Node, scope: Scope) -> None:
             scope.names[alias.asname or alias.name] = imported
 
 
-def rebind(scope: Scope, name: str, made: object, read: Node) -> None:
-    """Bind a name to what was made of it. Where the expression `read` holds the name, it means what the name was bound
-    to until now; that stays, under a name of its own."""
+def keep_bound(scope: Scope, name: str, bound: object, places: Sequence[Node]) -> None:
+    """Let the places that read a name mean what it is bound to now, whatever comes later: under a name of its own."""
+    if places and bound is not None:
+        for place in places:
+            place.__dict__["id" if node_kind(place) == "Name" else "arg"] = f"\0{id(bound)}\0{name}"
+        scope.names[f"\0{id(bound)}\0{name}"] = bound
+
+
+def rebind(scope: Scope, name: str, made: object, read: Node, *, is_assigned: bool = False) -> None:
+    """Bind a name to what was made of it. Where the expression `read` holds the name, it keeps what that was bound to
+    until now; so do all that read it before, where it is assigned."""
     import ast
 
-    old = scope.assigned(name)
-    inner = [part for part in ast.walk(read) if getattr(part, "id", getattr(part, "arg", None)) == name]
-    if inner and old is not None and all(node_kind(part) == "Name" for part in inner):
-        for part in inner:
-            part.__dict__["id"] = f"{name}\0{id(old)}\0"
-        scope.names[f"{name}\0{id(old)}\0"] = old
+    mine = scope.readers.pop(name, []) if is_assigned else []
+    for part in ast.walk(read):
+        if node_kind(part) in ("Name", "arg"):
+            inner = getattr(part, "id", getattr(part, "arg", ""))
+            (mine if inner == name else scope.readers.setdefault(inner, [])).append(part)
+    keep_bound(scope, name, scope.names.get(name), mine)
     scope.names[name] = made
 
 
@@ -2193,7 +2202,7 @@ def bind_target(target: Node, value: Node, scope: Scope) -> None:
         arguments = value.args if node_kind(value) == "Call" else ()
         is_wrapped = any(getattr(part, "id", "") == target.id for part in arguments)
         if not (is_wrapped and node_kind(scope.names.get(target.id)) in FUNCTION_KINDS):
-            rebind(scope, target.id, value, value)
+            rebind(scope, target.id, value, value, is_assigned=True)
     elif kind in ("Tuple", "List"):
         if any(node_kind(part) == "Starred" for part in target.elts):
             bind_loop(target, scope)
@@ -2239,18 +2248,25 @@ def bind_if(node: Node, scope: Scope) -> None:
         bind_names(node.orelse, scope)
         bind_names(node.body, scope._replace(is_typing_only=True))
         return
-    yes, no = (scope._replace(names=dict(scope.names)) for _ in "yn")
+    yes, no = (scope._replace(names=dict(scope.names), readers={}) for _ in "yn")
     if getattr(getattr(node.test, "left", None), "id", "") != "__name__":
         bind_names(node.body, yes)
     bind_names(node.orelse, no)
+    for branch in (yes, no):
+        for name, places in branch.readers.items():
+            if branch.names.get(name) is scope.names.get(name):
+                scope.readers.setdefault(name, []).extend(places)
+            else:
+                keep_bound(branch, name, branch.names[name], places)
     for name in {**yes.names, **no.names}:
         first, second = yes.names.get(name), no.names.get(name)
         if first is second:
+            scope.names[name] = first
             continue
         chosen = (second if first is scope.names.get(name) else first) or first or second
         if yes.assigned(name) is not None and no.assigned(name) is not None:
             chosen = ast.IfExp(node.test, yes.assigned(name), no.assigned(name))
-        rebind(scope, name, chosen, node.test)
+        rebind(scope, name, chosen, node.test, is_assigned=True)
 
 
 def bind_loop(node: Node, scope: Scope) -> None:
@@ -2288,7 +2304,7 @@ class Sources:
                 is_missing = isinstance(error, FileNotFoundError)
                 self.reasons[path] = "no such file" if is_missing else getattr(error, "strerror", None) or str(error)
             else:
-                scope = Scope(path, {}, [])
+                scope = Scope(path, {}, [], {})
                 bind_names(parse_source(path, text), scope)
             self.files[path] = scope
         return self.files[path]
@@ -2312,7 +2328,7 @@ class Sources:
     def body(self, found: Found) -> Scope:
         """The names that a class body binds."""
         if id(found.node) not in self.bodies:
-            self.bodies[id(found.node)] = Scope(found.scope.path, {}, [], found.scope, found)
+            self.bodies[id(found.node)] = Scope(found.scope.path, {}, [], {}, found.scope, found)
             bind_names(found.node.body, self.bodies[id(found.node)])
         return self.bodies[id(found.node)]
 
@@ -2648,7 +2664,7 @@ class Names(Meter):
         members: dict[str, EnumMember] = {}
         for name in body.names:
             node = body.assigned(name)
-            if node is not None and not name.startswith("_"):
+            if node is not None and name[0] not in "_\0":
                 value: object = Hole("")
                 if node_kind(node) == "Call" and expression(node.func).rpartition(".")[2] == "auto":
                     value = name.lower() if "StrEnum" in lineage else len(members) + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 import ast
 import json
 import random
+import textwrap
 import time
 import warnings
 from pathlib import Path
@@ -142,7 +143,7 @@ def combine(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 @settings(deadline=None, max_examples=1000, suppress_health_check=list(HealthCheck))
 @given(st.recursive(ATOMS, combine, max_leaves=8))
 def test_a_value_is_the_one_that_python_gives(expression: str) -> None:
-    scope, nothing = Scope("x.py", {}, []), Sources("/nowhere", lambda path: "")
+    scope, nothing = Scope("x.py", {}, [], {}), Sources("/nowhere", lambda path: "")
     bind_names(ast.parse(NAMES).body, scope)
     names: dict[str, object] = {}
     exec(NAMES, names)
@@ -156,3 +157,33 @@ def test_a_value_is_the_one_that_python_gives(expression: str) -> None:
         except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError):
             return  # a part that neither value needs: Python fails on it where we leave a hole
     assert json.dumps(ours) == json.dumps(theirs)
+
+
+VALUES = st.recursive(
+    st.sampled_from(["1", "5", "A", "B", "C"]),
+    lambda inner: st.one_of(
+        st.builds("({} + {})".format, inner, inner),
+        st.builds("({} if {} > 4 else {})".format, inner, inner, inner),
+        st.builds("max([A + 1 for A in [{}, 2]])".format, inner),
+        st.builds("max([{}], key=lambda A: A * B)".format, inner),
+    ), max_leaves=3)
+STATEMENTS = st.recursive(
+    st.one_of(st.builds("{} = {}".format, st.sampled_from("ABC"), VALUES),
+              st.builds("A, B = {}, {}".format, VALUES, VALUES)),
+    lambda inner: st.builds(
+        lambda test, yes, no: "\n".join([f"if {test} > 3:", textwrap.indent("\n".join(yes), " "),
+                                         "else:", textwrap.indent("\n".join(no), " ")]),
+        VALUES, *[st.lists(inner, min_size=1, max_size=3)] * 2), max_leaves=5)
+
+
+@QUIET
+@given(st.lists(STATEMENTS, max_size=6))
+def test_a_name_means_at_each_place_what_it_means_to_python(statements: list[str]) -> None:
+    text = "\n".join(["A, B, C = 2, 3, 4", *statements])
+    names: dict[str, object] = {}
+    exec(text, names)
+    scope = Scope("x.py", {}, [], {})
+    bind_names(ast.parse(text).body, scope)
+    evaluator = Evaluator(Sources("/nowhere", lambda path: ""))
+    for name in "ABC":
+        assert evaluator.json(Env(scope, {}), ast.parse(name, mode="eval").body) == names[name]

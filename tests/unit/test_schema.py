@@ -275,7 +275,7 @@ def loop(n=0): return loop(n) + 1
 
 
 def evaluate(expression: str, names: str = "") -> object:
-    scope = Scope("x.py", {}, [])
+    scope = Scope("x.py", {}, [], {})
     bind_names(ast.parse(names).body, scope)
     evaluator = Evaluator(Sources("/nowhere", lambda path: (_ for _ in ()).throw(FileNotFoundError(path))))
     return evaluator.json(Env(scope, {}), ast.parse(expression, mode="eval").body)
