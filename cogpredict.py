@@ -3715,12 +3715,13 @@ def field_has_default(value: Node) -> bool:
 class Target(NamedTuple):
     """The method or function whose signature is the schema, and the file or class body where its names live."""
 
-    node: Any  # ast.FunctionDef or ast.AsyncFunctionDef
+    node: Any  # ast.FunctionDef or ast.AsyncFunctionDef; None where only the model's own Python knows it
     scope: Scope
     is_method: bool
 
 
 MODEL_METHODS = {"train": ("train",), "predict": ("run", "predict")}
+KNOWN_BASES = (*NEVER_IN_PROJECT, "abc", "builtins")  # none of them has such a method
 
 
 def split_reference(reference: str, mode: str) -> tuple[str, str]:
@@ -3760,6 +3761,8 @@ def find_target(reader: SchemaReader, reference: str, mode: str) -> Target:
     for function in (found, fallback):
         if function and function.kind == "function":
             return Target(function.node, function.scope, False)
+    if found:
+        return ask_target(reader, scope, f"{path}:1: {name}", name, mode)
     defined = [key for key, node in scope.names.items() if node_kind(node).endswith("Def") and key[0] != "_"]
     what = f"{place}predictor {name} not found in {path}" if name else f"{path}:1: no class with a {mode}() method"
     likely = sorted(defined, key=lambda key: node_kind(scope.names[key]) != "ClassDef")
@@ -3805,7 +3808,8 @@ def full_reference(reference: str, project: str, mode: str) -> str:
 def find_method(reader: SchemaReader, found: Found, mode: str) -> Target:
     """The method of a class, or of what it descends from, that is the model."""
     where = f"{found.scope.path}:{getattr(found.node, 'lineno', 1)}"
-    bodies = [reader.sources.body(parent) for parent in reader.sources.lineage(found) if parent.kind == "class"]
+    lineage = reader.sources.lineage(found)
+    bodies = [reader.sources.body(parent) for parent in lineage if parent.kind == "class"]
     if mode == "predict" and {"run", "predict"} <= set(bodies[0].names):
         hint = "rename the one that is not the model's: Cog's runtimes refuse a class with both"
         raise SchemaError(f"{where}: {found.dotted} must define either run() or predict(), not both", hint=hint)
@@ -3814,8 +3818,39 @@ def find_method(reader: SchemaReader, found: Found, mode: str) -> Target:
             method = reader.sources.follow(body, name, 0) if name in body.names else None
             if method and method.kind == "function":
                 return Target(method.node, method.scope, True)
+    is_made = any(name in body.names for name in MODEL_METHODS[mode] for body in bodies)
+    foreign = [base.dotted for base in lineage if base.kind != "class" and "." in base.dotted]
+    if is_made or any(dotted.partition(".")[0] not in KNOWN_BASES for dotted in foreign):
+        return ask_target(reader, found.scope, f"{where}: {found.dotted}", found.dotted, mode)
     fault = ".train not found" if mode == "train" else " must define run() or predict()"
     raise SchemaError(f"{where}: {found.dotted}{fault}")
+
+
+def ask_target(reader: SchemaReader, scope: Scope, where: str, name: str, mode: str) -> Target:
+    """The callable behind a name that a file binds to what the project's source does not hold: the model's own Python
+    tells the file and the name of its code. Where it is not asked, or that cannot be read, nothing is known of it.
+    Raises SchemaError: there is none."""
+    import ast
+
+    if reader.ask:
+        tried = ", ".join([*(f"getattr({name}, '{method}', 0)" for method in MODEL_METHODS[mode]), name])
+        code = ("next(([f.__code__.co_filename, f.__qualname__] for f in map(__import__('inspect').unwrap, "
+                f"[{tried}]) if hasattr(f, '__code__') and f.__module__.partition('.')[0] != 'cog'), 0)")
+        try:
+            found = reader.ask(scope.path, ast.parse(code, mode="eval").body)
+        except Unreadable as error:
+            raise SchemaError(f"{where} cannot be read: {error}") from error
+        if not isinstance(found, list):
+            raise SchemaError(f"{where} has no {' or '.join(MODEL_METHODS[mode])}()")
+        file = reader.sources.file(os.path.relpath(found[0], reader.sources.project))
+        meant = Found("module", file) if file else None
+        for part in found[1].split("."):
+            meant = reader.sources.attribute(meant, part) if meant else None
+        if meant and meant.kind == "function":
+            return Target(meant.node, meant.scope, "." in found[1])
+    reader.warn(where, f"its {mode}() is not in the project's source; any inputs are let through")
+    reader.python_needed = True
+    return Target(None, scope, False)
 
 
 class Traits(NamedTuple):
@@ -3884,9 +3919,9 @@ def concurrency_of(reader: SchemaReader, target: Target, decorator: Node, where:
 
 
 class Signature(NamedTuple):
-    """One callable's part of the document."""
+    """One callable's part of the document; `inputs` is None where nobody knows them."""
 
-    inputs: JSON
+    inputs: JSON | None
     required: tuple[str, ...]
     output: JSON
     enums: dict[str, JSON]
@@ -3910,6 +3945,8 @@ def read_signature(reader: SchemaReader, reference: str, mode: str, taken: JSON)
     """A callable's inputs and output; `taken` are the enums of another signature.
     Raises SchemaError: all faulty parameters at once, each with its position."""
     target = find_target(reader, reference, mode)
+    if target.node is None:
+        return Signature(None, (), {"title": "Output"}, {}, Traits())
     traits = read_decorators(reader, target)
     inputs: JSON = {}
     required: list[str] = []
@@ -4079,9 +4116,12 @@ def mode_document(mode: str, signature: Signature) -> JSON:
               for name in RESPONSE_FIELDS}
     fields.update(metrics={"title": "Metrics", "type": "object"}, input=reference_to(prefix + "Input"),
                   output=reference_to(prefix + "Output"))
+    inputs = signature.inputs
+    if inputs is None:
+        fields["input"] = {"title": "Input", "type": "object"}
     asked = {"id": fields["id"], "input": fields["input"]}
     components = {
-        prefix + "Input": object_with(prefix + "Input", signature.inputs, signature.required),
+        **({prefix + "Input": object_with(prefix + "Input", inputs, signature.required)} if inputs is not None else {}),
         prefix + "Output": signature.output,
         **signature.enums,
         noun + "Request": object_with(noun + "Request", asked),
@@ -4127,9 +4167,11 @@ def ask_import(project: str) -> Ask:
     modules: dict[str, Any] = {}
 
     def ask(path: str, node: ast.expr) -> Any:
-        name = path[:-3].replace("/", ".")
+        name, file = path[:-3].replace("/", "."), os.path.normpath(os.path.join(project, path))
         if path not in modules:
-            spec = importlib.util.spec_from_file_location(name, os.path.join(project, path))
+            modules[path] = next((m for m in [*sys.modules.values()] if getattr(m, "__file__", "") == file), None)
+        if modules[path] is None:
+            spec = importlib.util.spec_from_file_location(name, file)
             if spec is None or spec.loader is None:
                 raise Unreadable(f"{path} cannot be imported")
             modules[path] = sys.modules[name] = importlib.util.module_from_spec(spec)
@@ -15235,7 +15277,7 @@ def run_job(job: Job, make_host: Callable[[Lane], Host], run: Run, world: World,
         stack.callback(host.close)
         host.start()
         wait_for_setup(host, job.options.setup_timeout, console)
-        if job.document is None:
+        if job_schema(job.options, job.document) is None:
             job = ask_schema(host, job, world)
             store = stack.enter_context(OutputStore(job.result, console, run.name))
         store.fetch = host.fetch

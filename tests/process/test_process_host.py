@@ -209,3 +209,14 @@ def test_choices_of_an_installed_package_come_from_the_environment(fresh):
     assert done.returncode == 2 and "must be one of: de, en, es" in done.stderr, done.stderr
     done = subprocess.run([*command, "text=de"], cwd=folder, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (0, "de\n") and "its own Python" not in done.stderr, done.stderr
+
+
+def test_a_method_that_a_call_makes_takes_what_it_is_given(fresh):
+    folder = fresh.use("echo").folder
+    (folder / "predict.py").write_text(
+        "def make(size):\n    def predict(self, text: str) -> str:\n        return f'{size} {text}'\n"
+        "    return predict\nclass Predictor:\n    predict = make('small')\n")
+    command = [sys.executable, str(Path(cogpredict.__file__)), "predict", "--engine", "none", "-i", "text=cat"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "small cat\n"), done.stderr
+    assert "predict.py:5: Predictor: its predict() is not in the project's source; any inputs are let" in done.stderr

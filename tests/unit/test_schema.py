@@ -429,25 +429,35 @@ class Predictor(BasePredictor):
 """
 
 
-@pytest.mark.parametrize("python", pythons(), ids=lambda path: Path(path).name)
-@pytest.mark.parametrize("broken", [False, True])
-def test_a_models_own_python_tells_what_its_source_does_not(python: str, broken: bool, tmp_path: Path) -> None:
+def ask_reader(python: str, project: Path, outside: Path, **changed: str) -> subprocess.CompletedProcess[str]:
+    """What the reader says of a project on a Python that has more modules in the folder `outside`."""
+    order = {"project": str(project), "predict": "predict.py:Predictor", "train": "", "version": "1",
+             "file": "cog.yaml", "digest": hashlib.sha256(b"x").hexdigest(), **changed}
+    return subprocess.run([python, "-c", cogpredict.reader_program(), json.dumps(order)], text=True,
+                          capture_output=True, check=False, env={**os.environ, "PYTHONPATH": str(outside)})
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """A project, and a folder of modules that are installed beside it."""
     project, outside = tmp_path / "project", tmp_path / "outside"
     project.mkdir()
     outside.mkdir()
-    (outside / "cog.py").write_text("class BasePredictor: ...\ndef Input(**_): ...\n")
+    (outside / "cog.py").write_text("class BasePredictor:\n    def run(self): ...\ndef Input(**_): ...\n")
+    (project / "cog.yaml").write_text("x")
+    return project, outside
+
+
+@pytest.mark.parametrize("python", pythons(), ids=lambda path: Path(path).name)
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_models_own_python_tells_what_its_source_does_not(
+    python: str, broken: bool, folders: tuple[Path, Path]
+) -> None:
+    project, outside = folders
     tables = "raise RuntimeError('no')" if broken else "LANGUAGES = {'en': 1, 'de': 2}.keys()"
     (outside / "tables.py").write_text(tables)
-    (project / "cog.yaml").write_text("x")
     (project / "predict.py").write_text(ASKING)
-    order = {"project": str(project), "predict": "predict.py:Predictor", "train": "", "version": "1",
-             "file": "cog.yaml", "digest": hashlib.sha256(b"x").hexdigest()}
-
-    def ask(**changed: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([python, "-c", cogpredict.reader_program(), json.dumps({**order, **changed})], text=True,
-                              capture_output=True, check=False, env={**os.environ, "PYTHONPATH": str(outside)})
-
-    done = ask()
+    done = ask_reader(python, project, outside)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert answers[0]["needs_more"] and "choices" in answers[0]["warnings"][0]
     assert "what the model prints" not in done.stdout
@@ -456,7 +466,62 @@ def test_a_models_own_python_tells_what_its_source_does_not(python: str, broken:
     else:
         schemas = answers[1]["document"]["components"]["schemas"]
         assert schemas["lang"]["enum"] == ["de", "en"] and not answers[1]["needs_more"]
-    assert ask(digest="another").stdout == "{}\n"
+    assert ask_reader(python, project, outside, digest="another").stdout == "{}\n"
     (project / "predict.py").write_text("def (")
-    answer = json.loads(ask().stdout)
+    answer = json.loads(ask_reader(python, project, outside).stdout)
     assert answer["error"].startswith("predict.py:1: not valid Python") and answer["hint"]
+
+
+PAINTERS = """\
+import functools
+from cog import BasePredictor, Input
+from .limits import LEAST
+
+def logged(method):
+    @functools.wraps(method)
+    def inner(*args, **more): return method(*args, **more)
+    return inner
+
+class Painter(BasePredictor):
+    @logged
+    def predict(self, prompt: str, steps: int = Input(default=4, ge=LEAST)) -> str: ...
+
+def paint(prompt: str, steps: int = Input(default=4, ge=LEAST)) -> str: ...
+
+def made():
+    def predict(self, prompt: str) -> str: ...
+    return predict
+"""
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ("from painters import Painter\nclass Predictor(Painter): ...", True),
+    ("from painters import Painter as Predictor", True),
+    ("from painters import Painter\nPredictor = type('Predictor', (Painter,), {})", True),
+    ("from painters import paint as Predictor", True),
+    ("from painters import made\nclass Predictor:\n    predict = made()", False),
+    ("from painters import BasePredictor\nclass Predictor(BasePredictor): ...", None),
+    ("from painters import gone as Predictor", None),
+])
+def test_a_models_own_python_finds_the_callable_that_its_source_does_not_hold(
+    text: str, found: bool | None, folders: tuple[Path, Path]
+) -> None:
+    project, outside = folders
+    (outside / "painters").mkdir()
+    (outside / "painters" / "__init__.py").write_text(PAINTERS)
+    (outside / "painters" / "limits.py").write_text("LEAST = 1")
+    (project / "predict.py").write_text(text)
+    done = ask_reader(sys.executable, project, outside)
+    first, *rest = [json.loads(line) for line in done.stdout.splitlines()]
+    assert first["needs_more"] and "any inputs are let through" in first["warnings"][0]
+    assert "Input" not in first["document"]["components"]["schemas"]
+    if found:
+        inputs = rest[0]["document"]["components"]["schemas"]["Input"]
+        assert inputs["required"] == ["prompt"] and inputs["properties"]["steps"]["minimum"] == 1
+        assert not rest[0]["needs_more"] and not rest[0]["warnings"]
+    elif found is None and "gone" in text:
+        assert not rest and "cannot import name" in done.stderr
+    elif found is None:
+        assert rest[0]["error"] == "predict.py:2: Predictor has no run or predict()"
+    else:
+        assert rest[0]["needs_more"] and rest[0]["document"] == first["document"]
