@@ -14955,10 +14955,15 @@ def read_settings(config: Config, options: Options, world: World, *, for_develop
     weights = find_weights(config.project, read_rules(config.project)) if options.separate_weights else frozenset()
     if options.separate_weights and not weights:
         world.console.info("No files of weights of 10 MiB or more: there is no layer of their own")
-    return settings._replace(
+    settings = settings._replace(
         weights=weights, base_image=options.base_image or settings.base_image,
         use_cog_base_image=options.use_cog_base_image == "true",
         use_cuda_base_image=options.use_cuda_base_image != "false", for_development=for_development)
+    minor, _, patch = config.python_version.rpartition(".")
+    if "." in minor and not (settings.base_image or base_image(config, settings).startswith("python:")):
+        world.console.warn(f"the base image comes with the newest Python {minor}, whatever its patch; "
+                           f"python_version is {minor}.{patch}")
+    return settings
 
 
 def find_development_image(engine: Engine, config: Config, options: Options, world: World) -> JSON:

@@ -159,6 +159,13 @@ def test_predictions_that_are_no_coroutines_run_one_at_a_time(call, echo):
     assert json.loads(found.out)["config"]["concurrency"] == {"max": 5} and "concurrency" not in found.err
 
 
+def test_a_python_patch_that_a_base_image_does_not_keep_is_said(call, echo):
+    said = "the base image comes with the newest Python 3.11, whatever its patch; python_version is 3.11.4"
+    for gpu, more, is_said in ((True, (), True), (False, (), False), (True, ("--use-cuda-base-image=false",), False)):
+        (echo / "cog.yaml").write_text(f"build: {{python_version: 3.11.4, gpu: {gpu}}}\npredict: predict.py:Predictor")
+        assert (said in call("debug", *more, cwd=echo).err) is is_said
+
+
 def test_a_file_without_a_class_is_given_its_class(call, echo):
     (echo / "cog.yaml").write_text("build:\n  python_version: '3.11'\npredict: predict.py\n")
     assert 'COG_PREDICT_TYPE_STUB="predict.py:Predictor"' in call("debug", cwd=echo).out
