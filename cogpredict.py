@@ -988,7 +988,7 @@ class Config(NamedTuple):
     model: str = ""
     predict: str = ""
     train: str = ""
-    places: tuple[tuple[str, str], ...] = ()  # where predict and train are named: FILE:LINE by key
+    places: tuple[tuple[str, str], ...] = ()  # where predict and train are named: FILE:LINE by key; "" is the file
     sdk_version: str = ""
     concurrency_max: int = 0
     warnings: tuple[str, ...] = ()
@@ -1721,8 +1721,8 @@ def parse_config(text: str, file_name: str, read: Callable[[str], str], project:
         environment=read_environment(reading, top.get("environment")), image=image, model=model,
         predict=read_reference(reading, top.get(called), called),
         train=read_reference(reading, top.get("train"), "train"),
-        places=tuple((key, reading.place(top[name])) for key, name in (("predict", called), ("train", "train"))
-                     if name in top),
+        places=(("", f"{file_name}:1"), *((key, reading.place(top[name])) for key, name in
+                                          (("predict", called), ("train", "train")) if name in top)),
         sdk_version=read_sdk_version(reading, build.get("sdk_version")),
         concurrency_max=read_concurrency(reading, top.get("concurrency"), python_version),
     )
@@ -3291,6 +3291,10 @@ class SchemaReader:
                     result[name] = (call.env._replace(local={"it": value}), ast.Name(id="it", ctx=ast.Load()))
         return result
 
+    def plain(self, keyword: str, value: object) -> Any:
+        """The JSON form of what a keyword of `Input` is given: a dict of choices stands for its keys."""
+        return self.evaluator.as_json(list(value) if keyword == "choices" and isinstance(value, dict) else value)
+
     def values(self, where: str, name: str, default: Node, scope: Scope) -> JSON:
         """What is said of a parameter, by keyword. A default that is there but unknown is in `default` as a Hole."""
         env, result = Env(scope, {}), {}
@@ -3301,7 +3305,7 @@ class SchemaReader:
             try:
                 value = self.evaluator.value(place, node)
                 if value is not ...:
-                    result[keyword] = self.evaluator.as_json(value)
+                    result[keyword] = self.plain(keyword, value)
             except Unreadable as error:
                 if keyword == "default_factory":
                     result[keyword] = True
@@ -3309,7 +3313,7 @@ class SchemaReader:
                 why = str(error)
                 if self.ask and keyword not in NOT_WORTH_ASKING:
                     try:
-                        result[keyword] = self.evaluator.as_json(self.ask(place.scope.path, node))
+                        result[keyword] = self.plain(keyword, self.ask(place.scope.path, node))
                         continue
                     except Unreadable as answer:
                         why = str(answer)
@@ -3502,8 +3506,6 @@ def read_choices(at: Parameter) -> tuple[Any, ...]:
     target, values = at.element, at.said.get("choices")
     if values is None:
         return target.values if target.kind == "choices" else ()
-    if isinstance(values, dict):
-        values = list(values)
     if not isinstance(values, list) or not values:
         raise SchemaError("choices must be a list with at least one value")
     wanted: Any = {"str": str, "int": int, "float": (int, float), "choices": (str, int, float)}.get(target.kind)
@@ -4025,7 +4027,8 @@ def read_schema(reference: str, project: str, *, train: str = "", read: Callable
 
     if not reference and not train:
         hint = """'run' is required: add `run: "run.py:Runner"`, or `predict: "predict.py:Predictor"`"""
-        raise SchemaError("no predict or train reference found in cog.yaml", hint=hint)
+        place = (places or {}).get("", "cog.yaml:1")
+        raise SchemaError(f"{place}: no predict or train reference found in cog.yaml", hint=hint)
     reader = SchemaReader(project, read, ask, places or {})
     modes = [(name, mode) for name, mode in ((reference, "predict"), (train, "train")) if name]
     signatures: dict[str, Signature] = {}

@@ -1,7 +1,8 @@
 """A model's folder in, its completed config and its Dockerfile (or its faults) out.
 
-Each folder of golden/config holds a cog.yaml with the files that it names, and `expected.json`: what was made of it.
-golden/dockerfile has the Dockerfile of each that loads. `--update-golden` writes both anew.
+Each folder of golden/config holds a cog.yaml with the files that it names, and `expected.json`: what was made of it;
+in some a `settings.json` has what flags and the machine say of the build. golden/dockerfile has the Dockerfile of each
+that loads. `--update-golden` writes both anew.
 """
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def read_model(folder: Path) -> tuple[dict[str, object], str]:
         config = cog.complete_config(cog.parse_config(text, "cog.yaml", read, str(folder)))
     except cog.ConfigError as error:
         return {"error": str(error).splitlines()}, ""
-    settings = cog.BuildSettings()
+    given = folder / "settings.json"
+    settings = cog.BuildSettings(**(json.loads(given.read_text()) if given.exists() else {}))
     document = {
         "config": cog.config_json(config), "requirements": list(config.requirements),
         "artifacts": list(config.artifacts), "torch": config.torch, "tensorflow": config.tensorflow,

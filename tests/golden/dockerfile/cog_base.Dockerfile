@@ -1,0 +1,13 @@
+FROM r8.im/cog-base:cuda12.1-python3.11-torch2.3.1
+ENV PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+RUN --mount=type=cache,target=/var/cache/apt,sharing=locked apt-get update -qq && apt-get install -qqy espeak && rm -rf /var/lib/apt/lists/*
+COPY .cog/build/requirements.txt /tmp/cog/requirements.txt
+RUN --mount=type=cache,target=/root/.cache/pip python -m pip install --cache-dir /root/.cache/pip -r /tmp/cog/requirements.txt
+RUN find / -xdev -type f -name "*python*.so" -printf "%h\n" | sort -u > /etc/ld.so.conf.d/cog.conf && ldconfig
+RUN --mount=type=cache,target=/root/.cache/pip python -m pip install --cache-dir /root/.cache/pip cog
+WORKDIR /src
+EXPOSE 5000
+ENV COG_PREDICT_TYPE_STUB="predict.py:Predictor"
+CMD ["python","-m","cog.server.http"]
+COPY . /src
+RUN rm -rf /src/.cog/build && { rmdir /src/.cog 2>/dev/null || true; }
