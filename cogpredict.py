@@ -10264,10 +10264,11 @@ def make_environment(job: EnvironmentJob, digest: str, console: Console, lock: i
 
 
 def fill_environment(job: EnvironmentJob, digest: str, python: Interpreter, console: Console, lock: int) -> None:
-    """Make an environment with one Python. Raises BuildFailed, OSError; then, and when interrupted, nothing is left."""
+    """Make an environment with one Python. Raises BuildFailed, OSError; then, and when ended early, nothing is left."""
     minor = ".".join(job.config.python_version.split(".")[:2])
     fits = versions_match(python.version, minor)
     note = "" if fits else f"this machine has no Python {minor}: the model runs on Python {python.version}"
+    guardian = Guardian(lambda: remove_tree(job.folder), [lock])
     try:
         remove_tree(job.folder)
         console.phase(f"Preparing an environment on Python {python.version}...")
@@ -10280,6 +10281,8 @@ def fill_environment(job: EnvironmentJob, digest: str, python: Interpreter, cons
     except BaseException:
         remove_tree(job.folder)
         raise
+    finally:
+        guardian.dismiss()
 
 
 def remove_tree(folder: str) -> bool:

@@ -91,10 +91,10 @@ def list_files(folder: Path) -> dict[str, int]:
 
 
 def is_half_made(folder: Path, name: str) -> bool:
-    """Whether a file in a project's .cog is not there for long."""
-    path = folder / name
-    return path.suffix in (".part", ".new") or "/tmp/" in name or \
-        (path.name == "pyvenv.cfg" and not (path.parent / "cog.json").exists())
+    """Whether a file in a project's .cog is not there for long, or of an environment that was never finished."""
+    parts = name.split("/")
+    return name.endswith((".part", ".new")) or (
+        len(parts) > 2 and parts[1].startswith("venv") and not (folder / parts[0] / parts[1] / "cog.json").exists())
 
 
 def start(command: list[str], folder: Path, environ: dict[str, str], stdin: str, out: int,
@@ -106,8 +106,8 @@ def start(command: list[str], folder: Path, environ: dict[str, str], stdin: str,
     leader = "import os,sys,fcntl,termios,signal as s\nos.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" \
         "s.signal(s.SIGTTOU, s.SIG_IGN)\np = os.fork()\nif not p:\n os.setpgid(0, 0); os.tcsetpgrp(0, os.getpid())\n" \
         " s.signal(s.SIGTTOU, s.SIG_DFL); os.close(9); os.execvp(sys.argv[1], sys.argv[1:])\n" \
-        "os.write(9, b'%d\\n' % p); r = os.waitpid(p, 0)[1]\nos.tcsetpgrp(0, os.getpgrp())\n" \
-        "os.write(9, b'%d\\n' % r); s.pause()\n"
+        "s.signal(s.SIGINT, s.SIG_IGN); os.write(9, b'%d\\n' % p); r = os.waitpid(p, 0)[1]\n" \
+        "os.tcsetpgrp(0, os.getpgrp()); os.write(9, b'%d\\n' % r); s.pause()\n"
     os.dup2(out, 9)
     return subprocess.Popen([sys.executable, "-ISc", leader, *command], cwd=folder, env=environ, stdin=terminal,
                             stdout=terminal, stderr=terminal, pass_fds=[9])
@@ -207,10 +207,7 @@ def check(moment: float, name: str, folder: Path, options: argparse.Namespace) -
         wrong = [*look(run, name, folder, known, options), *list_containers(engine, run.pid),
                  *list_processes(mark, str(folder)), *(f"TMPDIR/{left}" for left in os.listdir(scratch)),
                  *(f"/tmp/{left}" for left in set(os.listdir("/tmp")) - common if left.startswith("cog"))]
-        late = time.monotonic() + 3
-        while (more := list_half_made(engine) - images) and time.monotonic() < late:
-            time.sleep(0.5)  # others build, too
-        wrong += [f"image {image[7:19]}" for image in more]
+        options.suspects.update(dict.fromkeys(list_half_made(engine) - images, f"{moment:.2f} s, {name}"))
         if "{port}" in "".join(options.words):
             with socket.socket() as again:
                 again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -241,6 +238,7 @@ def main() -> None:
         parser.add_argument(flag, action="store_true")
     parser.add_argument("words", nargs="+")
     options = parser.parse_args()
+    options.suspects = {}  # images: others build, too, so they are looked at once more in the end
     names, bad = options.signals.split(","), 0
     for each in set(options.signals.replace("+", ",").split(",")) - {"KILL"}:
         signal.signal(getattr(signal, f"SIG{each}"), signal.SIG_DFL)  # a shell in the background ignores some
@@ -257,6 +255,9 @@ def main() -> None:
                 print(f"{moment:.2f} s, {name}: {', '.join(wrong)}", flush=True)
             if not options.keep:
                 shutil.rmtree(folder, ignore_errors=True)
+    time.sleep(10 if options.suspects else 0)
+    for image in list_half_made(Engine()) & options.suspects.keys():
+        print(f"{options.suspects[image]}: perhaps image {image[7:19]}")
     print(f"{options.kills} kills, {bad} left something; wanted: 0")
 
 

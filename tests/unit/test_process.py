@@ -319,6 +319,28 @@ except cog.Interrupted as interruption:
     assert not (tmp_path / "late").exists() and not (tmp_path / "v").exists()
 
 
+def test_a_kill_between_two_steps_leaves_no_half_of_an_environment(tmp_path):
+    program = """
+import os, sys
+import cogpredict as cog
+folder = sys.argv[1] + "/v"
+def write(job):
+    os.makedirs(folder + "/runtime")
+    os.kill(os.getpid(), 9)
+cog.plan_environment, cog.write_environment_files = lambda job, python: [], write
+config = cog.Config(project=sys.argv[1], python_version="3.11")
+job = cog.EnvironmentJob(folder, config, cog.BuildSettings(), os.environ)
+cog.fill_environment(job, "", cog.probe_python(sys.executable, os.environ), cog.Console({}), -1)
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, timeout=20,
+                          cwd=os.path.dirname(cogpredict.__file__), env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    assert (done.returncode, done.stderr.partition(b"Preparing")[0]) == (-signal.SIGKILL, b"")
+    deadline = time.monotonic() + 5
+    while (tmp_path / "v").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_a_step_has_its_temporary_files_in_the_environment(tmp_path):
     job = make_job(tmp_path / "v", Config(project=str(tmp_path)))._replace(environ=os.environ)
     script = 'test "$TMPDIR" = "$0/tmp" && touch "$TMPDIR/half" && test -n "$1"'
