@@ -47,6 +47,7 @@ class End(NamedTuple):
     status: int  # as Popen has it
     seconds: float  # after the first signal
     said: bytes  # after the first signal
+    last: str  # of all lines
     traceback: str
     terminal: bool  # whether the terminal is as it was
 
@@ -168,13 +169,14 @@ def end_at(moment: float, name: str, command: list[str], folder: Path, environ: 
         os.close(near)
     elif child.stdin:
         child.stdin.close()
-    return End(pid, status, seconds, bytes(said[heard:]), read_traceback(bytes(said)), intact)
+    return End(pid, status, seconds, bytes(said[heard:]),
+               bytes(said[-300:]).decode(errors="replace").strip(), read_traceback(bytes(said)), intact)
 
 
 def look(run: End, name: str, folder: Path, known: dict[str, int], options: argparse.Namespace) -> list[str]:
     """What is wrong with how a run ended and with what it left in its folder."""
     wanted = -getattr(signal, f"SIG{name.partition('+')[0]}")
-    wrong = [] if run.status == wanted else [f"status {run.status}"]
+    wrong = [] if run.status == wanted else [f"status {run.status}: {run.last if run.status else 'done'}"]
     wrong += [f"{run.seconds:.1f} s to end"] if run.seconds > 4 else []
     if run.traceback:
         return [run.traceback]
