@@ -930,7 +930,8 @@ APT_SUCCESSORS = {
 }
 # the same for names whose successor depends on the distribution: the build tries the first, then the second
 APT_MOVED = {
-    "libasound2": "libasound2t64", "libatlas-base-dev": "libopenblas-dev", "libdc1394-22-dev": "libdc1394-dev",
+    "libappindicator1": "libayatana-appindicator1", "libasound2": "libasound2t64",
+    "libatlas-base-dev": "libopenblas-dev", "libdc1394-22-dev": "libdc1394-dev",
     "libegl1-mesa-dev": "libegl-dev", "libffi6": "libffi8", "libffi7": "libffi8", "libgles2-mesa-dev": "libgles-dev",
     "libjpeg8": "libjpeg62-turbo", "libjpeg-turbo8": "libjpeg62-turbo", "libncurses5": "libncurses6",
     "libopenblas-base": "libopenblas0", "libpng12-0": "libpng16-16", "libssl1.1": "libssl3", "libtbb2": "libtbb12",
@@ -1601,7 +1602,7 @@ def read_requirements(reading: Reading, lines: list[tuple[str, str]], folder: st
             requirement = parse_requirement(text)
         except ValueError:
             name, _, version = (part.strip(" =") for part in text.partition("="))
-            better = f", such as {name}=={version}" if version and name.isidentifier() else ""
+            better = f", such as {name}=={version}" if version and name.replace("-", "_").isidentifier() else ""
             reading.fault(place, f'requirement "{text}" cannot be read', f"it takes what pip takes{better}")
             continue
         if not requirement.name + requirement.url:
@@ -2241,7 +2242,8 @@ def bind_change(node: Node, scope: Scope) -> None:
 
 
 def bind_if(node: Node, scope: Scope) -> None:
-    """Both branches; a name that both leave with a value gets `A if TEST else B`. The main guard's body never runs."""
+    """Both branches; a name that both leave with a value gets `A if TEST else B`, and a function stays itself where one
+    branch puts something else in its place. The main guard's body never runs."""
     import ast
 
     if getattr(node.test, "attr", getattr(node.test, "id", "")) == "TYPE_CHECKING":
@@ -2260,12 +2262,14 @@ def bind_if(node: Node, scope: Scope) -> None:
                 keep_bound(branch, name, branch.names[name], places)
     for name in {**yes.names, **no.names}:
         first, second = yes.names.get(name), no.names.get(name)
+        values = [branch.assigned(name) for branch in (yes, no)]
         if first is second:
             scope.names[name] = first
+        if first is second or (node_kind(scope.names.get(name)) in FUNCTION_KINDS and any(values)):
             continue
         chosen = (second if first is scope.names.get(name) else first) or first or second
-        if yes.assigned(name) is not None and no.assigned(name) is not None:
-            chosen = ast.IfExp(node.test, yes.assigned(name), no.assigned(name))
+        if all(values):
+            chosen = ast.IfExp(node.test, *values)
         rebind(scope, name, chosen, node.test, is_assigned=True)
 
 
