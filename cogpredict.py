@@ -2128,7 +2128,8 @@ def parse_source(path: str, text: str) -> list[ast.stmt]:
         return ast.parse(text).body
     except (SyntaxError, ValueError, MemoryError, RecursionError, OverflowError) as error:
         line, reason = getattr(error, "lineno", 0) or 1, getattr(error, "msg", str(error)) or "nested too deeply"
-        hint = "this is Python {}.{}: for a newer grammar, run cog.pyz with a newer Python".format(*sys.version_info)
+        here = "Python {}.{}".format(*sys.version_info)
+        hint = f"mend that line; or, if {here} is too old for its grammar, run cog.pyz with a newer Python"
         raise GrammarError(f"{path}:{line}: not valid Python: {reason}", hint=hint) from error
 
 
