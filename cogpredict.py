@@ -466,7 +466,7 @@ class Options(NamedTuple):
     tag: tuple[str, ...] = ()
     secret: tuple[str, ...] = ()
     build_arg: tuple[str, ...] = ()
-    timestamp: str = ""
+    timestamp: int = -1
     strip: bool = False
     precompile: bool = False
     separate_weights: bool = False
@@ -620,7 +620,7 @@ FLAGS: dict[str, tuple[str, str, Any, str]] = {
     "tag": ("-t --tag", "NAME[:TAG]", "list", "build: the image's name (default: by cog.yaml or the folder)"),
     "secret": ("--secret", "id=ID[,src=FILE]", "list", "build: a secret for the steps that mount it; or env=NAME"),
     "build_arg": ("--build-arg", "NAME[=VALUE]", "list", "build: an argument, such as a proxy"),
-    "timestamp": ("--timestamp", "SECONDS", "text", "build: does nothing yet"),
+    "timestamp": ("--timestamp", "SECONDS", "integer", "build: does nothing yet"),
     "strip": ("--strip", "", "flag", "build: does nothing yet"),
     "precompile": ("--precompile", "", "flag", "build: does nothing yet"),
     "separate_weights": ("--separate-weights", "", "flag", "build: files of weights get a layer of their own"),
@@ -655,7 +655,7 @@ WITH_URL = ("inputs", "json", "as_json", "output", "setup_timeout", "timeout", "
             "progress", *URL_FLAGS, *ALWAYS)  # what means something for a model that runs already
 TAKES_IMAGE = ("predict", "run", "train", "serve", "inspect")
 COMMAND_DEFAULTS: dict[str, dict[str, Any]] = {"serve": {"setup_timeout": 0.0}}  # where Options has another
-READERS: dict[str, Callable[[str], Any]] = {"text": str, "seconds": parse_seconds, "size": parse_size,
+READERS: dict[str, Callable[[str], Any]] = {"text": str, "integer": int, "seconds": parse_seconds, "size": parse_size,
                                             "port": parse_port, "address": parse_bind_address, "url": parse_http_url}
 
 COMMAND_FLAGS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -716,7 +716,8 @@ NICKNAMES = {"http": "serve", "infer": "predict", "new": "init", "start": "init"
 def usage_text() -> str:
     """What `cog.pyz` and `cog.pyz --help` print."""
     lines = ["usage: cog.pyz COMMAND [flags]", "", "commands:"]
-    lines += [f"  {name:<10} {about}" for name, (about, _) in COMMAND_FLAGS.items()]
+    abouts = {name: about.partition(": ")[0].partition(".")[0] for name, (about, _) in COMMAND_FLAGS.items()}
+    lines += [f"  {name:<10} {about}" for name, about in abouts.items()]
     return "\n".join([*lines, "", "cog.pyz COMMAND --help shows a command's flags; cog.pyz --version the version.", ""])
 
 
@@ -864,11 +865,18 @@ def check_url_flags(given: Collection[str], images: Sequence[str]) -> None:
 
 
 def check_options(options: Options) -> Options:
-    """The same options, when their flags go together. Raises UsageError."""
+    """The same options, when their flags go together and can be read. Raises UsageError."""
+    import re
+
     if options.json is not None and options.inputs:
         raise UsageError("Must use one of --json or --input to provide model inputs")
     if options.cpu and options.gpus:
         raise UsageError("--cpu and --gpus exclude each other")
+    if options.platform and not re.fullmatch(r"[\w-]+(/[\w-]+(/[\w.-]+)?)?", options.platform, re.ASCII):
+        raise UsageError(f"{options.platform!r} is not a platform", hint="for example: --platform linux/amd64")
+    for argument in options.build_arg:
+        if not re.match("[^= ]+(=|$)", argument):
+            raise UsageError(f"--build-arg {argument!r} is not NAME=VALUE", hint="for example: --build-arg PROXY=abc")
     if options.command == "serve" and options.network.partition(":")[0] in ("none", "host", "container"):
         raise UsageError(f"--network {options.network} has no port that could be published",
                          hint="leave it out, or name a network of the engine's")
@@ -4990,10 +4998,6 @@ def base_image(config: Config, settings: BuildSettings) -> str:
     >>> base_image(Config(python_version="3.11", gpu=True, cuda="11.8", cudnn="8"), BuildSettings())
     'nvidia/cuda:11.8.0-cudnn8-devel-ubuntu22.04'
     """
-    import re
-
-    if not re.fullmatch(r"[\w.:/@\[\]+-]*", settings.base_image, re.ASCII):
-        raise UsageError(f"base image {settings.base_image!r} is no image name", hint="for example: python:3.12-slim")
     if settings.base_image:
         return settings.base_image
     cog_base = cog_base_image(config, settings.registry) if settings.use_cog_base_image else ""
@@ -6053,7 +6057,7 @@ def gpu_request(text: str, fields: list[str], *, cdi: bool, hint: str) -> JSON:
         else:
             raise UsageError(f"invalid GPU specification: {text!r}: unknown key {key!r}", hint=hint)
     is_count = count in ("", "all") or (count.isascii() and count.isdigit() and len(count) < 6)
-    if not is_count or (count and devices) or not (count or devices or driver):
+    if not is_count or "" in devices or (count and devices) or not (count or devices or driver):
         raise UsageError(f"invalid GPU specification: {text!r}", hint=hint)
     if all("/" in device for device in devices) and devices:
         return {"Driver": "cdi", "DeviceIDs": devices}
@@ -6376,8 +6380,6 @@ def build_query(options: Options, environ: Mapping[str, str]) -> dict[str, str]:
                  for key in (name, name.upper()) if environ.get(key)}
     for argument in options.build_arg:
         name, equals, value = argument.partition("=")
-        if not name:
-            raise UsageError(f"--build-arg {argument!r} has no name", hint="--build-arg NAME=VALUE")
         if equals or name in environ:
             arguments[name] = value if equals else environ[name]
     query = {"dockerfile": f"{BUILD_FOLDER}/Dockerfile", "buildargs": render_compact(arguments)}
@@ -14966,8 +14968,11 @@ def read_settings(config: Config, options: Options, world: World, *, for_develop
     weights = find_weights(config.project, read_rules(config.project)) if options.separate_weights else frozenset()
     if options.separate_weights and not weights:
         world.console.info("No files of weights of 10 MiB or more: there is no layer of their own")
+    base = options.base_image or settings.base_image
+    if base:
+        parse_reference(base)
     settings = settings._replace(
-        weights=weights, base_image=options.base_image or settings.base_image,
+        weights=weights, base_image=base,
         use_cog_base_image=options.use_cog_base_image == "true",
         use_cuda_base_image=options.use_cuda_base_image != "false", for_development=for_development)
     minor, _, patch = config.python_version.rpartition(".")
@@ -15712,7 +15717,7 @@ def cmd_build(options: Options, world: World) -> int:
     if settings.pip_conf:
         secrets.setdefault(PIP_SECRET, settings.pip_conf.encode())
     for flag in NOT_YET:
-        if getattr(options, flag):
+        if getattr(options, flag) != Options._field_defaults[flag]:
             world.console.warn(f"{FLAGS[flag][0]} does nothing yet")
     given = [text if "=" in text else f"{text}={world.environ.get(text)}" for text in options.build_arg]
     with open_engine(options, world) as engine:

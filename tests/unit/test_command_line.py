@@ -54,6 +54,11 @@ def test_flags_of_other_builds_mean_nothing():
     (["pedict", "m"], 'unknown command "pedict"', "did you mean `predict`?"),
     (["infer", "m"], 'unknown command "infer"', "did you mean `predict`?"),
     (["push", "m"], "'push' is not there yet", "docker push"),
+    (["inspect", "--platform", "a/b/c/d"], "'a/b/c/d' is not a platform", "linux/amd64"),
+    (["build", "--platform", "linux/"], "'linux/' is not a platform", "linux/amd64"),
+    (["build", "--build-arg", "=x"], "--build-arg '=x' is not NAME=VALUE", "PROXY=abc"),
+    (["build", "--build-arg", ""], "--build-arg '' is not NAME=VALUE", "PROXY=abc"),
+    (["build", "--timestamp", "noon"], "invalid int value: 'noon'", "--help"),
     (["--frob", "predict"], "unknown flag --frob", "--help"),
 ])
 def test_a_mistake_is_one_line_and_a_hint(line, message, hint):
@@ -70,6 +75,10 @@ def test_a_mistake_is_one_line_and_a_hint(line, message, hint):
 ])
 def test_split_input(argument, pair):
     assert cogpredict.split_input(argument) == pair
+
+
+def test_the_list_of_commands_fits_a_terminal():
+    assert max(map(len, cogpredict.usage_text().splitlines())) <= 100
 
 
 @pytest.mark.parametrize("command", sorted(cogpredict.COMMAND_FLAGS))

@@ -52,6 +52,9 @@ def test_debug_prints_the_dockerfile_of_a_build(call, echo):
     assert lines[0] == "FROM python:3.11-slim" and "COPY . /src" in lines and err == ""
     assert 'ENV COG_PREDICT_TYPE_STUB="predict.py:Predictor"' in lines
     assert call("debug", "--base-image", "mine:1", cwd=echo).out.splitlines()[0] == "FROM mine:1"
+    for name in ("python\nRUN x", "a b", "\udcff", "$BASE", "a//b", "x:y:z", "UPPER"):
+        with pytest.raises(cogpredict.UsageError):
+            call("debug", "--base-image", name, cwd=echo)
     assert call("debug", "--use-cog-base-image", cwd=echo).out.startswith("FROM r8.im/cog-base:python3.11\n")
 
 
@@ -233,8 +236,6 @@ def test_build_arguments_come_from_the_flag_and_the_environment(call, tmp_path):
         return json.loads(query["buildargs"])
 
     assert arguments("A=b=c", "MINE", "GONE") == {"HTTP_PROXY": "p", "A": "b=c", "MINE": "m"}
-    with pytest.raises(cogpredict.UsageError, match="has no name"):
-        arguments("=x")
 
 
 def test_build_reads_everything_before_it_looks_for_an_engine(call, echo):

@@ -84,12 +84,6 @@ def test_images_that_a_build_needs(settings: cog.BuildSettings, images: tuple[st
     assert cog.list_base_images(config, settings) == images
 
 
-@pytest.mark.parametrize("text", ["python\nRUN x", "a b", "\udcff", "$BASE"])
-def test_a_base_image_is_one_name(text: str) -> None:
-    with pytest.raises(cog.UsageError, match="is no image name"):
-        render(cog.BuildSettings(base_image=text))
-
-
 @pytest.mark.parametrize(("fields", "image"), [
     ({}, "r8.im/cog-base:python3.12"), ({"python_version": "3.12.3"}, "r8.im/cog-base:python3.12"),
     ({"cuda": "11.8"}, "r8.im/cog-base:cuda11.8-python3.12"), ({"cuda": "11.3"}, ""), ({"python_version": "3.9"}, ""),

@@ -80,7 +80,8 @@ def test_gpus_as_docker_takes_them(text, request_):
     assert parse_gpus(text, cdi=False) == [request_]
 
 
-@pytest.mark.parametrize("text", ["some", "count=x", "color=red", "2,device=0", '"device=0', "-1", "\u00b2", "9" * 9])
+@pytest.mark.parametrize("text", ["some", "count=x", "color=red", "2,device=0", '"device=0', "-1", "\u00b2", "9" * 9,
+                                  "device=", "device"])
 def test_gpus_that_nobody_takes(text):
     with pytest.raises(UsageError, match="invalid GPU specification"):
         parse_gpus(text, cdi=False)
