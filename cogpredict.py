@@ -355,7 +355,6 @@ class Console:
             self.result(data)
         except OutputError:
             pass  # full, or closed from the start: a server goes on
-        self._column = self._out_tty and self._err_tty and data[-1:] != b"\n"
 
     def result(self, data: bytes, *, stream: int = 1, raw: bool = False) -> None:
         """Write bytes of the result to stdout, at once; or to stderr, 2. Raises OutputError, BrokenPipeError.
@@ -370,6 +369,7 @@ class Console:
             raise
         except OSError as error:
             raise OutputError(f"the result could not be written to stdout: {error.strerror}") from error
+        self._column = is_terminal and self._err_tty and not raw and data[-1:] not in (b"\n", b"")
 
     def _paint(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._color else text
@@ -6220,11 +6220,11 @@ def read_label(image: JSON, name: str) -> JSON | None:
     return (parse_document(text) or {}) if text else None
 
 
-def model_label(image: JSON) -> JSON:
-    """The config of the model in an image, as far as its label can be read. Raises UsageError: not a Cog model."""
+def model_label(name: str, image: JSON) -> JSON:
+    """The config of the model in a named image, as far as its label can be read. Raises UsageError: no Cog model."""
     label = read_label(image, "config")
     if label is None:
-        raise UsageError("image is not a Cog model: it has no label run.cog.config",
+        raise UsageError(f"image {name}: image is not a Cog model: it has no label run.cog.config",
                          hint="name an image that was built by `cog build` or cog.pyz")
     return label
 
@@ -14754,6 +14754,8 @@ def find_image(engine: Engine, name: str, options: Options, world: World) -> JSO
     found = None if options.pull == "always" else engine.image_inspect(name)
     wanted = (options.platform.split("/") + ["", ""])[1]
     if options.pull != "never" and not (found and is_for(found, wanted)):
+        if found:
+            world.console.info(f"The image that is here is for {found.get('Architecture')}, not for {options.platform}")
         pull_image(engine, name, world.console, world.environ, world.home, platform=options.platform)
         found = engine.image_inspect(name)
     if found and is_for(found, wanted):
@@ -15037,7 +15039,7 @@ def open_runnable(engine: Engine, model: Model | None, options: Options, variabl
     """What is to run in a container, and its schema: a model in a folder, or without one an image. Raises CogError."""
     if model is None:
         name, image = open_image(engine, options, world)
-        return Runnable(name, image, model_label(image), variables), image_document(image)
+        return Runnable(name, image, model_label(name, image), variables), image_document(image)
     image, model = open_project(engine, model, options, world)
     config, document = settle_model(model, world, asked=not options.dry_run)
     project = plan_project(config, document, is_local=engine.host_is_local)
@@ -15837,7 +15839,7 @@ def inspect_image(options: Options, world: World) -> JSON:
     """What the labels of an image say; null stands for what they do not. Raises CogError."""
     with open_engine(options, world) as engine:
         name, image = open_image(engine, options, world)
-    config = model_label(image)
+    config = model_label(name, image)
     labels, build = image["Config"]["Labels"], config.get("build") or {}
     freeze = labels.get("run.cog.pip_freeze")
     return {

@@ -97,6 +97,21 @@ def test_the_live_line_is_gone_before_the_result(terminal):
     assert drain() == b"\r\x1b[Jhello\n"
 
 
+def test_the_live_line_leaves_text_alone_that_comes_bit_by_bit(terminal, monkeypatch):
+    monkeypatch.setattr("cogpredict.REDRAW", 0.0)
+    drain, both = terminal
+    console = Console({"TERM": "xterm"}, err=both, out=both)
+    console.phase("Running prediction...")
+    console.result(b"one")
+    assert drain().endswith(b"\r\x1b[Jone")
+    console.status("a log line")
+    assert drain() == b""
+    console.result(b" two\n")
+    assert drain() == b" two\n"
+    console.tick()
+    assert b"Running prediction..." in drain()
+
+
 def test_phases_are_lines_on_a_pipe_and_nothing_when_quiet(pipe):
     drain, err = pipe
     Console({}, err=err).phase("Running prediction...")

@@ -29,7 +29,7 @@ DEFAULT = Options(image="m")
 
 
 def make(options=DEFAULT, image=IMAGE, **how):
-    runnable = Runnable(options.image, image, model_label(image), how.pop("variables", {}),
+    runnable = Runnable(options.image, image, model_label(options.image, image), how.pop("variables", {}),
                         how.pop("project", None))
     run = Run("cog-1", "t0k", how.pop("ports", Ports(5000, 20000)))
     return plan_container(options, runnable, run, **{"environ": {}, "cwd": "/here", "podman": False, **how})
@@ -57,11 +57,11 @@ def test_the_label_asks_for_a_gpu_and_flags_overrule_it():
 
 @pytest.mark.parametrize("text", ["{", "[]", 100_000 * "["])
 def test_a_label_that_cannot_be_read_says_nothing(text):
-    assert model_label({"Config": {"Labels": {"run.cog.config": text}}}) == {}
+    assert model_label("me/model", {"Config": {"Labels": {"run.cog.config": text}}}) == {}
 
 
 def test_an_image_without_the_label_is_no_cog_model():
-    with pytest.raises(UsageError, match="image is not a Cog model"):
+    with pytest.raises(UsageError, match=f"image {DEFAULT.image}: image is not a Cog model"):
         make(image={"Config": {"Labels": None}})
 
 
