@@ -3320,7 +3320,7 @@ class SchemaReader:
                 if value is not ...:
                     result[keyword] = self.plain(keyword, value)
             except Unreadable as error:
-                if keyword == "default_factory":
+                if keyword not in (*INPUT_KEYWORDS, "accept"):  # it is refused or warned about for its name alone
                     result[keyword] = True
                     continue
                 why = str(error)
