@@ -3672,10 +3672,12 @@ def iterator_schema(reader: SchemaReader, info: TypeInfo, seen: tuple[object, ..
 
 def union_output(reader: SchemaReader, info: TypeInfo, seen: tuple[object, ...]) -> JSON:
     inner, nullable = split_optional(info)
-    if nullable and not seen:
-        what = "unsupported output type: Optional is not allowed as a return type"
-        raise SchemaError(what, hint="name the type that is returned")
     members = inner.args if inner.kind in ("union", "either") else (inner,)
+    if nullable and not seen:
+        names = ", ".join(member.text for member in members)
+        alone = f"Union[{names}]" if len(members) > 1 else names
+        hint = f"name the type alone: -> {alone}, and raise an error where there is no output"
+        raise SchemaError("unsupported output type: Optional is not allowed as a return type", hint=hint)
     schemas: list[JSON] = []
     for schema in (return_schema(reader, member, seen) for member in members):
         if schema not in schemas:
