@@ -1433,7 +1433,8 @@ def read_python_version(reading: Reading, node: Any) -> str:
 
 
 def read_cuda(reading: Reading, build: dict[str, Any]) -> tuple[str, str]:
-    """`build.cuda` and `build.cudnn`, checked against the table; an unlisted CUDA warns and becomes the nearest one."""
+    """`build.cuda` and `build.cudnn`, checked against the table; an unlisted CUDA warns and becomes the nearest one,
+    and one older than all of them is left to the model's packages."""
     cuda, cudnn = reading.text(build.get("cuda"), "build.cuda"), reading.text(build.get("cudnn"), "build.cudnn")
     listed = sorted({version_numbers(image.cuda)[:2] for image in list_cuda_images()})
     accepted = f"it takes one of {', '.join(f'{major}.{minor}' for major, minor in listed)}"
@@ -1441,7 +1442,11 @@ def read_cuda(reading: Reading, build: dict[str, Any]) -> tuple[str, str]:
     if cuda and (len(numbers) < 2 or ".".join(map(str, numbers)) != cuda):
         reading.fault(build["cuda"], f'build.cuda is "{cuda}"', accepted)
         return "", cudnn
-    if cuda and not any(versions_match(image.cuda, cuda) for image in list_cuda_images()):
+    if cuda and numbers[:2] < listed[0]:
+        reading.warn(build["cuda"], f"there is no base image for CUDA {cuda}; the one that the model's torch or "
+                                    f"TensorFlow is built for is taken, else {DEFAULT_CUDA}")
+        cuda = ""
+    elif cuda and not any(versions_match(image.cuda, cuda) for image in list_cuda_images()):
         nearest = find_cuda_image(cuda).cuda
         nearest = nearest if numbers[:2] == version_numbers(nearest)[:2] else ".".join(nearest.split(".")[:2])
         reading.warn(build["cuda"], f"there is no base image for CUDA {cuda}; the nearest one is taken: {nearest}")
