@@ -10282,7 +10282,7 @@ def fill_environment(job: EnvironmentJob, digest: str, python: Interpreter, cons
     minor = ".".join(job.config.python_version.split(".")[:2])
     fits = versions_match(python.version, minor)
     note = "" if fits else f"this machine has no Python {minor}: the model runs on Python {python.version}"
-    guardian = Guardian(lambda: remove_tree(job.folder), [lock])
+    guardian, settled = Guardian(lambda: remove_tree(job.folder), [lock]), False
     try:
         remove_tree(job.folder)
         console.phase(f"Preparing an environment on Python {python.version}...")
@@ -10292,11 +10292,13 @@ def fill_environment(job: EnvironmentJob, digest: str, python: Interpreter, cons
             run_step(step, job, console, lock)
         write_mark(job, digest, python, note)
         console.done()
-    except BaseException:
+        settled = True
+    except (BuildFailed, OSError):
         remove_tree(job.folder)
+        settled = True
         raise
     finally:
-        guardian.dismiss()
+        guardian.dismiss(clean=not settled)
 
 
 def remove_tree(folder: str) -> bool:

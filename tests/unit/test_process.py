@@ -319,22 +319,33 @@ except cog.Interrupted as interruption:
     assert not (tmp_path / "late").exists() and not (tmp_path / "v").exists()
 
 
-def test_a_kill_between_two_steps_leaves_no_half_of_an_environment(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_what_ends_us_between_two_steps_leaves_no_half_of_an_environment(tmp_path, number):
     program = """
 import os, sys
 import cogpredict as cog
+number, us, remove = int(sys.argv[2]), os.getpid(), cog.remove_tree
 folder = sys.argv[1] + "/v"
+cog.catch_signals(cog.Loop())
 def write(job):
     os.makedirs(folder + "/runtime")
-    os.kill(os.getpid(), 9)
-cog.plan_environment, cog.write_environment_files = lambda job, python: [], write
+    os.kill(us, number)
+def remove_slowly(folder):  # a second Ctrl-C comes meanwhile
+    if os.getpid() == us and os.path.exists(folder):
+        os.kill(us, number)
+    return remove(folder)
+cog.remove_tree, cog.write_environment_files, cog.plan_environment = remove_slowly, write, lambda job, python: []
 config = cog.Config(project=sys.argv[1], python_version="3.11")
 job = cog.EnvironmentJob(folder, config, cog.BuildSettings(), os.environ)
-cog.fill_environment(job, "", cog.probe_python(sys.executable, os.environ), cog.Console({}), -1)
+try:
+    cog.fill_environment(job, "", cog.probe_python(sys.executable, os.environ), cog.Console({}, quiet=True), -1)
+except cog.Interrupted as interruption:
+    cog.die_by(interruption.signal_number)
 """
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, timeout=20,
-                          cwd=os.path.dirname(cogpredict.__file__), env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
-    assert (done.returncode, done.stderr.partition(b"Preparing")[0]) == (-signal.SIGKILL, b"")
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path), str(int(number))], capture_output=True,
+                          cwd=os.path.dirname(cogpredict.__file__), env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+                          timeout=20)
+    assert (done.returncode, done.stderr) == (-number, b"")
     deadline = time.monotonic() + 5
     while (tmp_path / "v").exists():
         assert time.monotonic() < deadline
