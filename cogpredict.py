@@ -8367,12 +8367,13 @@ class Engine(Wire):
         return self._hijack("/session", headers=headers, protocol="h2c")
 
     def was_oom_killed(self, container: str) -> bool:
-        """Whether it ran out of memory: from its state, or from GET /events when it is removed already."""
+        """Whether it ran out of memory: from its state, or from GET /events when it is removed already, or runs on
+        without one of its processes."""
         import json
 
         found = self.container_inspect(container)
-        if found is not None:
-            return bool((found.get("State") or {}).get("OOMKilled"))
+        if found is not None and (found.get("State") or {}).get("OOMKilled"):
+            return True
         filters = json.dumps({"container": [container], "event": ["oom"]})
         query = {"since": "1", "until": f"{time.time():.6f}", "filters": filters}
         try:
@@ -12253,6 +12254,10 @@ class Host:
         """What became of the model, in words."""
         return self.link.end_reason if self.link is not None else "it was never started"
 
+    def shortage(self) -> str:
+        """That memory ran out, if it did and somebody knows."""
+        return ""
+
     def start(self) -> None:
         """Start the model and the helper beside it."""
         raise NotImplementedError
@@ -12531,11 +12536,14 @@ class ContainerHost(Host):
         self.wait(lambda: self.exit_code is not None, time.monotonic() + 2)
         if self.exit_code is None:
             return self.link.end_reason if self.link is not None else "the way to the model was cut"
-        if self._engine.was_oom_killed(self._container):
-            return "OOMKilled: the container ran out of memory"
-        if self.exit_code == 137:  # Podman forgets why when the container is removed
-            return "the container was killed from outside (exit code 137), as it is when it runs out of memory"
-        return f"the container ended with exit code {self.exit_code}"
+        killed = "the container was killed from outside (exit code 137), as it is when it runs out of memory"
+        return self.shortage() or (killed if self.exit_code == 137 else  # Podman forgets why when it is removed
+                                   f"the container ended with exit code {self.exit_code}")
+
+    def shortage(self) -> str:
+        """That memory ran out, if it did; the server may have lived on, and know nothing of it."""
+        is_short = self._engine.was_oom_killed(self._container)
+        return "OOMKilled: the container ran out of memory" if is_short else ""
 
     def drain(self) -> None:
         """Wait, within bounds, until what the model printed has been shown."""
@@ -13606,7 +13614,7 @@ def setup_failure(host: Host, console: Console) -> SetupFailed:
     if missing:
         console.log(b"\n".join(missing) + b"\n")
     said = last_line(logs) or last_line(bytes(host.log_tail))
-    return SetupFailed("Model setup failed" + (f": {said}" if said else ""))
+    return SetupFailed("Model setup failed" + (f": {said}" if said else ""), hint=host.shortage())
 
 
 def post_prediction(host: Host, request: Request, progress: Progress) -> None:
@@ -15324,7 +15332,11 @@ def run_job(job: Job, make_host: Callable[[Lane], Host], run: Run, world: World,
             raise
         host.close()
         console.done()
-        store.finish(response, uploads_at=lane.url("out/"), live=live, given=host.files_given)
+        try:
+            store.finish(response, uploads_at=lane.url("out/"), live=live, given=host.files_given)
+        except PredictionFailed as failure:
+            failure.hint = host.shortage()
+            raise
     return 0
 
 

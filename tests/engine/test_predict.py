@@ -183,6 +183,28 @@ def test_a_bad_setup_says_why(cog, images, version, mode, message):
 
 
 @each_version
+def test_a_model_whose_memory_runs_out_while_its_server_lives_on(command, images, version, tmp_path):
+    engine = make_image.Engine()
+    if any(part["Name"] == "Podman Engine" for part in engine.call("GET", "/version").get("Components") or ()):
+        pytest.skip("Podman reports no such event")
+    child = subprocess.Popen([*command, "predict", images("badsetup", version), "-e", "BADSETUP=hog"], cwd=tmp_path,
+                             stderr=subprocess.PIPE)
+    seen = b""
+    while b"loading the weights" not in seen:
+        seen += child.stderr.read1()
+    filters = {"label": ["cog.pyz.run"], "ancestor": [images("badsetup", version)]}
+    limits = {"Memory": 1 << 28, "MemorySwap": 1 << 28}
+    for container in engine.call("GET", "/containers/json", {"filters": json.dumps(filters)}):
+        try:
+            engine.call("POST", f"/containers/{container['Id']}/update", None, limits)
+        except make_image.EngineFailed as error:
+            child.kill()
+            pytest.skip(f"this engine limits no memory: {error}")
+    seen += child.communicate(timeout=60)[1]
+    assert child.returncode == 5 and b"setup failed" in seen and b"OOMKilled" in seen
+
+
+@each_version
 def test_a_prediction_that_takes_too_long(cog, images, version):
     began = time.monotonic()
     done = cog("predict", images("slow", version), "-i", "seconds=60", "--timeout", "1")
