@@ -7596,10 +7596,11 @@ def who_may_open(path: str) -> str:
     import pwd
 
     try:
-        group_id = os.stat(path).st_gid
-        group = grp.getgrgid(group_id)
+        group = grp.getgrgid(os.stat(path).st_gid)
         user = pwd.getpwuid(os.getuid()).pw_name
     except (OSError, KeyError):
+        group = None
+    if group is None or not group.gr_gid:  # nobody should join the group of root
         return f"`sudo` may open {path}, this user may not"
     if user in group.gr_mem:
         return f"{user} has joined its group after logging in: log in again, or `newgrp {group.gr_name}`"
@@ -14740,6 +14741,8 @@ def load_image(engine: Engine, path: str, world: World) -> str:
     """The name of the image in a tar, which the engine has loaded. Raises EngineError, UsageError."""
     console = world.console
     hint = "IMAGE must be a tar that `docker save` made, plain or compressed"
+    if path == "-" and world.stdin.isatty():
+        raise UsageError("IMAGE -: stdin is a terminal", hint="docker save IMAGE | cog.pyz predict -")
     console.phase(f"Loading {path if path != '-' else 'the image on stdin'}...")
     try:
         with world.stdin if path == "-" else open(os.path.expanduser(path), "rb") as source:

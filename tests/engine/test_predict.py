@@ -363,6 +363,14 @@ def test_a_tar_that_is_none(cog, tmp_path):
     assert done.code == 3 and "loading ./m.tar: " in done.err and "docker save" in done.err
 
 
+def test_no_tar_is_waited_for_on_a_terminal(command):
+    leader, terminal = os.openpty()
+    done = subprocess.run([*command, "predict", "-"], stdin=terminal, capture_output=True, timeout=30)
+    os.close(leader)
+    os.close(terminal)
+    assert done.returncode == 2 and b"stdin is a terminal" in done.stderr
+
+
 def test_a_full_disk_is_an_output_error(cog, images):
     done = cog("predict", images("echo", NEWEST), "-o", "/dev/full")
     assert done.code == 7 and "No space left" in done.err.replace("no space", "No space")

@@ -138,16 +138,17 @@ def test_an_address_is_shown_as_it_was_given(text: str) -> None:
     assert str(parse_address(text)) == text
 
 
-@pytest.mark.parametrize("member, words", [(False, "usermod -aG docker"), (True, "newgrp docker")])
-def test_a_denied_socket_names_the_group_or_the_new_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, member: bool,
-                                                          words: str) -> None:
+@pytest.mark.parametrize("number, member, words", [
+    (99, False, "usermod -aG docker"), (99, True, "newgrp docker"), (0, False, "`sudo` may open")])
+def test_a_denied_socket_names_the_group_or_the_new_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int,
+                                                          member: bool, words: str) -> None:
     import grp
     import os
     import pwd
 
     user = pwd.getpwuid(os.getuid()).pw_name
-    group = grp.struct_group(("docker", "x", 99, [user] if member else []))
-    monkeypatch.setattr(grp, "getgrgid", lambda number: group)
+    group = grp.struct_group(("docker", "x", number, [user] if member else []))
+    monkeypatch.setattr(grp, "getgrgid", lambda _: group)
     assert words in cogpredict.who_may_open(str(tmp_path))
 
 
