@@ -2821,10 +2821,28 @@ class Evaluator(Names):
             member = self.sources.attribute(owner, node.attr, 0) if owner else None
             if member or (owner and owner.kind != "value"):
                 return self.meaning(env, node, member)
+        limit = self.integer_limit(env, node)
+        if limit is not None:
+            return limit
         base = self.value(env, node.value)
         if isinstance(base, EnumMember) and node.attr in ("name", "value"):
             return getattr(base, node.attr)
         raise unknown(node)
+
+    def integer_limit(self, env: Env, node: Node) -> int | None:
+        """The value of `np.iinfo(np.int32).max` and the like, a seed's usual limit; None for anything else."""
+        import re
+
+        call = node.value
+        if node_kind(call) != "Call" or len(call.args) != 1:
+            return None
+        function, kind = self.sources.find(env.scope, call.func), self.sources.find(env.scope, call.args[0])
+        text = f"{function.dotted}({kind.dotted}).{node.attr}" if function and kind else ""
+        form = re.fullmatch(r"(numpy|torch)\.iinfo\(\1\.(u?)int(8|16|32|64)\)\.(max|min)", text)
+        if form is None:
+            return None
+        top = 1 << int(form[3]) - (not form[2])
+        return top - 1 if form[4] == "max" else 0 if form[2] else -top
 
     def eval_List(self, env: Env, node: Any) -> Any:
         return self.elements(env, node.elts, self.lenient)
@@ -3309,9 +3327,12 @@ class SchemaReader:
                     result[name] = (call.env._replace(local={"it": value}), ast.Name(id="it", ctx=ast.Load()))
         return result
 
-    def plain(self, keyword: str, value: object) -> Any:
-        """The JSON form of what a keyword of `Input` is given: a dict of choices stands for its keys."""
-        return self.evaluator.as_json(list(value) if keyword == "choices" and isinstance(value, dict) else value)
+    def plain(self, env: Env, keyword: str, value: object) -> Any:
+        """The JSON form of what a keyword of `Input` is given: choices that are a dict stand for its keys, and those
+        that are an Enum for its members."""
+        if keyword == "choices" and isinstance(value, (dict, Found)):
+            value = self.evaluator.items(env, value)
+        return self.evaluator.as_json(value)
 
     def values(self, where: str, name: str, default: Node, scope: Scope) -> JSON:
         """What is said of a parameter, by keyword. A default that is there but unknown is in `default` as a Hole."""
@@ -3323,7 +3344,7 @@ class SchemaReader:
             try:
                 value = self.evaluator.value(place, node)
                 if value is not ...:
-                    result[keyword] = self.plain(keyword, value)
+                    result[keyword] = self.plain(place, keyword, value)
             except Unreadable as error:
                 if keyword not in (*INPUT_KEYWORDS, "accept"):  # it is refused or warned about for its name alone
                     result[keyword] = True
@@ -3331,7 +3352,7 @@ class SchemaReader:
                 why = str(error)
                 if self.ask and keyword not in NOT_WORTH_ASKING:
                     try:
-                        result[keyword] = self.plain(keyword, self.ask(place.scope.path, node))
+                        result[keyword] = self.plain(place, keyword, self.ask(place.scope.path, node))
                         continue
                     except Unreadable as answer:
                         why = str(answer)
