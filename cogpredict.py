@@ -15014,15 +15014,26 @@ def read_settings(config: Config, options: Options, world: World, *, for_develop
     base = options.base_image or settings.base_image
     if base:
         parse_reference(base)
-    settings = settings._replace(
+    return settings._replace(
         weights=weights, base_image=base,
         use_cog_base_image=options.use_cog_base_image == "true",
         use_cuda_base_image=options.use_cuda_base_image != "false", for_development=for_development)
+
+
+def warn_of_patch(config: Config, settings: BuildSettings, console: Console) -> None:
+    """Say so, where the base image has another patch of Python than the one that is asked for."""
     minor, _, patch = config.python_version.rpartition(".")
     if "." in minor and not (settings.base_image or base_image(config, settings).startswith("python:")):
-        world.console.warn(f"the base image comes with the newest Python {minor}, whatever its patch; "
-                           f"python_version is {minor}.{patch}")
-    return settings
+        console.warn(f"the base image comes with the newest Python {minor}, whatever its patch; "
+                     f"python_version is {minor}.{patch}")
+
+
+def begin_build(engine: Engine, config: Config, settings: BuildSettings, options: Options, world: World,
+                name: str) -> list[str]:
+    """The ids of the base images, all here; on the way a word on what begins. Raises BuildFailed."""
+    world.console.info(f"Building Docker image from environment in {name}...")
+    warn_of_patch(config, settings, world.console)
+    return [pull_base(engine, base, options, world) for base in list_base_images(config, settings)]
 
 
 def find_development_image(engine: Engine, config: Config, options: Options, world: World) -> JSON:
@@ -15035,9 +15046,7 @@ def find_development_image(engine: Engine, config: Config, options: Options, wor
         return found
     if options.dry_run:
         return {"Id": name, "Config": {"Cmd": ["python", *SERVER]}}  # as it would be
-    world.console.info("Building Docker image from environment in cog.yaml...")
-    for base in list_base_images(config, settings):
-        pull_base(engine, base, options, world)
+    begin_build(engine, config, settings, options, world, "cog.yaml")
     build_from_files(engine, files, {**build_query(options, world.environ), "t": name},
                      {PROJECT_LABEL: config.project}, world.console, quiet=is_quiet(options),
                      secrets={PIP_SECRET: settings.pip_conf.encode()} if settings.pip_conf else None)
@@ -15582,7 +15591,9 @@ def cmd_debug(options: Options, world: World) -> int:
             config = with_concurrency(config, read_schema(config.predict, config.project).concurrency)
         except SchemaError as error:
             world.console.warn(str(error))
-    world.console.result(render_dockerfile(config, read_settings(config, options, world)).encode())
+    settings = read_settings(config, options, world)
+    warn_of_patch(config, settings, world.console)
+    world.console.result(render_dockerfile(config, settings).encode())
     return 0
 
 
@@ -15768,8 +15779,7 @@ def cmd_build(options: Options, world: World) -> int:
             world.console.warn(f"{FLAGS[flag][0]} does nothing yet")
     given = [text if "=" in text else f"{text}={world.environ.get(text)}" for text in options.build_arg]
     with open_engine(options, world) as engine:
-        world.console.info(f"Building Docker image from environment in {config.file_name} as {names[0]}...")
-        bases = [pull_base(engine, base, options, world) for base in list_base_images(config, settings)]
+        bases = begin_build(engine, config, settings, options, world, f"{config.file_name} as {names[0]}")
         if model.needs_python:
             _, model = open_project(engine, model, options._replace(no_cache=False), world)
         config, document = settle_model(model, world)
