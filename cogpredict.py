@@ -2718,13 +2718,15 @@ class Names(Meter):
             raise Unreadable(f"'{name}' comes from outside the project")
         raise Unreadable(f"'{expression(node, 40)}' is only known when the model runs")
 
-    def arguments(self, env: Env, node: Node) -> tuple[list[Any], dict[str, Any]]:
-        """The evaluated arguments of a call."""
-        positional = self.elements(env, node.args, self.value)
+    def arguments(self, env: Env, node: Node, read: Callable[[Env, ast.expr], Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of a call, each read by `read`."""
+        positional = self.elements(env, node.args, read)
         named: dict[str, Any] = {}
         for keyword in node.keywords:
-            value = self.value(env, keyword.value)
-            named.update(value if keyword.arg is None else {keyword.arg: value})
+            if keyword.arg is None:
+                named.update(self.value(env, keyword.value))
+            else:
+                named[keyword.arg] = read(env, keyword.value)
         return positional, named
 
     def elements(self, env: Env, nodes: Sequence[Node], read: Callable[[Env, ast.expr], Any]) -> list[Any]:
@@ -2966,7 +2968,8 @@ class Evaluator(Names):
         name = found.dotted.replace("builtins.", "") if found else ""
         if found and found.kind == "external" and name.startswith(("os.getenv", "os.environ")):
             raise Unreadable("it reads the environment when the model starts")
-        positional, named = self.arguments(env, node)
+        name = "dict" if name == "collections.OrderedDict" else name
+        positional, named = self.arguments(env, node, self.lenient if name == "dict" else self.value)
         if found and found.kind == "function":
             return self.call_project(env, found, positional, named)
         if found and found.kind == "external" and (name in FUNCTIONS or name in LIBRARY):
@@ -3294,7 +3297,7 @@ class SchemaReader:
         for value in (node.value for node in nodes if node_kind(node) == "Return"):
             if self.find_input(Env(found.scope, {}, env.depth + 1), value):
                 try:
-                    positional, named = self.evaluator.arguments(env, call)
+                    positional, named = self.evaluator.arguments(env, call, self.evaluator.lenient)
                 except (Unreadable, *CANNOT):
                     positional, named = [], {}
                 local = self.evaluator.bind_arguments(found, positional, named, env.depth + 1)
