@@ -270,6 +270,14 @@ class Console:
         except OSError:
             return False
 
+    @property
+    def width(self) -> int:
+        """Columns of a live line."""
+        try:
+            return max(20, os.get_terminal_size(self._err).columns or 80) - 1
+        except OSError:  # --progress tty on a pipe
+            return 79
+
     def info(self, text: str) -> None:
         """Show one of our own lines, unless --quiet."""
         if not self._quiet:
@@ -393,14 +401,12 @@ class Console:
         return data, b""
 
     def _draw(self, lines: list[str]) -> None:
-        import shutil
-
-        width = max(20, shutil.get_terminal_size().columns) - 1
+        width = self.width
         self._wipe()
         shown = [strip_controls(line.encode("utf-8", "replace").replace(b"\r", b"")) for line in lines]
         text = b"\n".join(line.decode("utf-8", "ignore")[:width].encode("utf-8") for line in shown)
         if text:
-            self._write(self._err, text)
+            self._write(self._err, b"\x1b[?7l" + text + b"\x1b[?7h")  # wide characters must not begin a new line
             self._drawn = len(lines)
 
     def _wipe(self) -> None:
@@ -9807,12 +9813,11 @@ class BuildView:
                 self._draw()
 
     def _draw(self, due: float = 0.0) -> None:
-        import shutil
 
         now = self._clock()
         if now - self._drawn >= due:
             self._drawn = now
-            self._console.region(self._progress.region(max(20, shutil.get_terminal_size().columns) - 1, now))
+            self._console.region(self._progress.region(self._console.width, now))
 
 
 def build_image(engine: Engine, console: Console, *, query: Mapping[str, str], context: Iterable[bytes],

@@ -1,7 +1,10 @@
 """What reaches the terminal and what reaches a pipe."""
+import fcntl
 import os
 import pty
 import select
+import struct
+import termios
 
 import pytest
 
@@ -110,6 +113,14 @@ def test_the_live_line_leaves_text_alone_that_comes_bit_by_bit(terminal, monkeyp
     assert drain() == b" two\n"
     console.tick()
     assert b"Running prediction..." in drain()
+
+
+def test_the_live_line_is_as_wide_as_the_terminal_under_it_wherever_stdout_goes(terminal, pipe):
+    drain, err = terminal
+    for columns in (40, 100):
+        fcntl.ioctl(err, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        Console({"TERM": "xterm"}, err=err, out=pipe[1]).phase("x" * 200)
+        assert drain() == b"\x1b[?7l" + b"x" * (columns - 1) + b"\x1b[?7h"
 
 
 def test_phases_are_lines_on_a_pipe_and_nothing_when_quiet(pipe):
