@@ -9908,6 +9908,8 @@ def build_hint(message: str) -> str:
 
     >>> build_hint("write /x: no space left on device")
     'the engine has no room left; remove what it keeps for builds (docker builder prune) or unused images'
+    >>> build_hint("executor failed running [/bin/sh -c x]: stat /var/lib/docker/overlay2/a: no such file or directory")
+    'another build that shares a step with this one may have been interrupted; build once more'
     """
     import re
 
@@ -9918,6 +9920,8 @@ def build_hint(message: str) -> str:
     if re.search(no_base, message, re.I):
         return ("the base image cannot be had: --base-image NAME takes one that the engine has, "
                 "--engine none runs without an image")
+    if re.search(r"context canceled|/overlay2/\S+: no such file", message):
+        return "another build that shares a step with this one may have been interrupted; build once more"
     return ""
 
 
