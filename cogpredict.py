@@ -2975,6 +2975,11 @@ class Evaluator(Names):
         if found and found.kind == "external" and name.startswith(("os.getenv", "os.environ")):
             raise Unreadable("it reads the environment when the model starts")
         name = "dict" if name == "collections.OrderedDict" else name
+        owner = self.sources.find(env.scope, node.args[0]) if name == "getattr" and len(node.args) > 1 else None
+        if owner and owner.kind in ("module", "class"):
+            member = self.sources.attribute(owner, str(self.value(env, node.args[1])))
+            if member or (owner.kind == "module" and len(node.args) > 2):
+                return self.meaning(env, node, member) if member else self.value(env, node.args[2])
         positional, named = self.arguments(env, node, self.lenient if name == "dict" else self.value)
         if found and found.kind == "function":
             return self.call_project(env, found, positional, named)
