@@ -12154,7 +12154,8 @@ def helper_source() -> str:
 
 
 def reader_program() -> str:
-    """The program that reads a model's schema on another Python: Errors, Source and Schema, and a call of them."""
+    """The program that reads a model's schema on another Python: Errors, Source and Schema, and a call of them. It says
+    nothing on one before 3.9, which has no ast.unparse; the runtimes for those read their model themselves."""
     import base64
     import zlib
 
@@ -12163,7 +12164,8 @@ def reader_program() -> str:
     reader = text[find_section(text, "Source"):find_section(text, "Inputs")]
     program = f"{errors}{reader}\n\nreader_main()\n"
     packed = base64.b64encode(zlib.compress(program.encode(), 9)).decode()
-    return f"import base64, zlib; exec(zlib.decompress(base64.b64decode({packed!r})).decode())"
+    start = "import base64, sys, zlib; sys.version_info < (3, 9) and sys.exit(); "
+    return f"{start}exec(zlib.decompress(base64.b64decode({packed!r})).decode())"
 
 
 # -- a host, and a container as one

@@ -476,6 +476,13 @@ def test_a_models_own_python_tells_what_its_source_does_not(
     assert answer["error"].startswith("predict.py:1: not valid Python") and answer["hint"]
 
 
+def test_a_python_that_is_too_old_for_the_reader_says_nothing_of_a_model() -> None:
+    program = "import sys; sys.version_info = (3, 8); exec(sys.argv.pop(1))"
+    command = [sys.executable, "-c", program, cogpredict.reader_program(), "{}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 PAINTERS = """\
 import functools
 from cog import BasePredictor, Input
