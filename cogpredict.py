@@ -8686,6 +8686,19 @@ def credential_files(environ: Mapping[str, str], home: str) -> list[str]:
             os.path.join(config, "containers", "auth.json")]
 
 
+def with_docker_proxies(environ: Mapping[str, str], home: str) -> dict[str, str]:
+    """The environment, and the proxies that docker's config.json has for builds, unless it names such a one itself.
+
+    Source: docker's manual, "Use a proxy server with the Docker CLI".
+    """
+    named = read_json_file(os.path.join(docker_folder(environ, home), "config.json")).get("proxies")
+    found = named.get("default") if isinstance(named, dict) else None
+    proxies = {name.replace("Proxy", "_proxy"): value for name, value in found.items()
+               if isinstance(value, str)} if isinstance(found, dict) else {}
+    return {**{key: value for name, value in proxies.items() if not (environ.get(name) or environ.get(name.upper()))
+               for key in (name, name.upper())}, **environ}
+
+
 def registry_keys(reference: Reference) -> list[str]:
     """The keys under which credentials for an image may stand, the narrowest first.
 
@@ -15047,26 +15060,51 @@ def warn_of_patch(config: Config, settings: BuildSettings, console: Console) -> 
                      f"python_version is {minor}.{patch}")
 
 
+def without_cuda_base(config: Config, settings: BuildSettings, options: Options) -> BuildSettings | None:
+    """The settings for where the CUDA base cannot be had; None if that is no base of this build, or was asked for."""
+    plain = settings._replace(use_cuda_base_image=False)
+    asked = options.use_cuda_base_image == "true" or base_image(config, plain) == base_image(config, settings)
+    return None if asked else plain
+
+
 def begin_build(engine: Engine, config: Config, settings: BuildSettings, options: Options, world: World,
-                name: str) -> list[str]:
-    """The ids of the base images, all here; on the way a word on what begins. Raises BuildFailed."""
+                name: str) -> tuple[BuildSettings, list[str]]:
+    """What the build goes by, and the ids of its base images, all here; on the way a word on what begins.
+    Raises BuildFailed."""
     world.console.info(f"Building Docker image from environment in {name}...")
     warn_of_patch(config, settings, world.console)
-    return [pull_base(engine, base, options, world) for base in list_base_images(config, settings)]
+    try:
+        return settings, [pull_base(engine, base, options, world) for base in list_base_images(config, settings)]
+    except BuildFailed as error:
+        plain = without_cuda_base(config, settings, options)
+        if plain is None:
+            raise
+        world.console.warn(f"{error}; the model is built on {base_image(config, plain)}, without NVIDIA's libraries")
+        return plain, [pull_base(engine, base, options, world) for base in list_base_images(config, plain)]
+
+
+def plan_development(config: Config, settings: BuildSettings, options: Options) -> tuple[dict[str, bytes], str]:
+    """The files that a build for development takes beside the project, and the name of its image."""
+    files = build_files(config, settings, lambda name: read_bytes(os.path.join(config.project, name)))
+    return files, development_image(config.project, build_digest(files, config.project, options.platform))
 
 
 def find_development_image(engine: Engine, config: Config, options: Options, world: World) -> JSON:
     """The image for a project, inspected; built, unless nothing changed. Raises BuildFailed, EngineError."""
     settings = read_settings(config, options, world, for_development=True)
-    files = build_files(config, settings, lambda name: read_bytes(os.path.join(config.project, name)))
-    name = development_image(config.project, build_digest(files, config.project, options.platform))
+    files, name = plan_development(config, settings, options)
+    plain = without_cuda_base(config, settings, options)
     found = None if options.no_cache else engine.image_inspect(name)
+    if not (found or options.no_cache or plain is None or engine.image_inspect(base_image(config, settings))):
+        found = engine.image_inspect(plan_development(config, plain, options)[1])
     if found is not None:
         return found
     if options.dry_run:
         return {"Id": name, "Config": {"Cmd": ["python", *SERVER]}}  # as it would be
-    begin_build(engine, config, settings, options, world, "cog.yaml")
-    build_from_files(engine, files, {**build_query(options, world.environ), "t": name},
+    settings, _ = begin_build(engine, config, settings, options, world, "cog.yaml")
+    files, name = plan_development(config, settings, options)
+    environ = with_docker_proxies(world.environ, world.home)
+    build_from_files(engine, files, {**build_query(options, environ), "t": name},
                      {PROJECT_LABEL: config.project}, world.console, quiet=is_quiet(options),
                      secrets={PIP_SECRET: settings.pip_conf.encode()} if settings.pip_conf else None)
     for image in engine.image_list(f"{PROJECT_LABEL}={config.project}"):
@@ -15087,8 +15125,9 @@ def pull_base(engine: Engine, base: str, options: Options, world: World) -> str:
     try:
         pull_image(engine, base, world.console, world.environ, world.home, platform=options.platform)
     except EngineError as error:
+        login = f"{error.hint}; " if "docker login" in error.hint else ""
         raise BuildFailed(f"the base image {base} cannot be had: {error.message}",
-                          hint="--base-image NAME takes one that the engine has, "
+                          hint=f"{login}--base-image NAME takes one that the engine has, "
                                "--engine none runs without an image") from error
     return str((engine.image_inspect(base) or {}).get("Id"))
 
@@ -15763,7 +15802,8 @@ def build_labelled(engine: Engine, build: Build, options: Options, world: World)
     unlabelled = f"{run}:unlabelled"
     guardian = Guardian(lambda: engine.detached_remove(run, unlabelled), engine.descriptors())
     # With one label, so that removing it takes no step that changes files out of Podman's cache.
-    query = {**build_query(options, world.environ), "t": unlabelled, "labels": '{"run.cog.has_init":"true"}'}
+    query = {**build_query(options, with_docker_proxies(world.environ, world.home)), "t": unlabelled,
+             "labels": '{"run.cog.has_init":"true"}'}
     try:
         build_image(engine, world.console, query=query, secrets=build.secrets, quiet=is_quiet(options),
                     context=build.context(world.console.warn, digest.update))
@@ -15798,7 +15838,7 @@ def cmd_build(options: Options, world: World) -> int:
             world.console.warn(f"{FLAGS[flag][0]} does nothing yet")
     given = [text if "=" in text else f"{text}={world.environ.get(text)}" for text in options.build_arg]
     with open_engine(options, world) as engine:
-        bases = begin_build(engine, config, settings, options, world, f"{config.file_name} as {names[0]}")
+        settings, bases = begin_build(engine, config, settings, options, world, f"{config.file_name} as {names[0]}")
         if model.needs_python:
             _, model = open_project(engine, model, options._replace(no_cache=False), world)
         config, document = settle_model(model, world)

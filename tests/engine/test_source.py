@@ -95,6 +95,19 @@ def test_a_base_image_that_cannot_be_had_says_how_to_go_on(model):
     assert code == 4 and "127.0.0.1:9/no-such-base:1 cannot be had" in err and "--base-image" in err
 
 
+def test_a_cuda_base_that_cannot_be_had_is_done_without_unless_it_was_asked_for(model):
+    run = model("echo")
+    config = run.project / "cog.yaml"
+    config.write_text(config.read_text().replace("build:\n", "build:\n  gpu: true\n  cuda: '11.0'\n"))
+    code, out, err = run("predict", "--cpu", "--use-cuda-base-image", "true")
+    assert code == 4 and "nvidia/cuda:11.0" in err and "cannot be had" in err, err
+    code, out, err = run("predict", "--cpu")
+    assert (code, out) == (0, "world\n"), err
+    assert len([line for line in err.splitlines() if "cannot be had" in line and "python:3.11-slim" in line]) == 1
+    code, out, err = run("predict", "--cpu")
+    assert (code, out) == (0, "world\n") and "Building" not in err and "cannot be had" not in err, err
+
+
 def test_an_asynchronous_model(model):
     code, out, err = model("waits")("predict", "-i", "words=3")
     assert code == 0, err

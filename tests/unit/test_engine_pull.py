@@ -309,3 +309,12 @@ def test_an_image_for_another_platform_is_recognised(message: str) -> None:
 def test_a_failed_pull_says_what_may_help(message: str, words: str) -> None:
     hint = cogpredict.pull_hint(EngineError("pull", 500, message), parse_reference("r.example.com/a"))
     assert words in hint and bool(words) == bool(hint)
+
+
+def test_a_build_gets_the_proxies_of_dockers_configuration_unless_the_environment_names_one(tmp_path):
+    proxies = {"httpProxy": "http://p:1", "noProxy": "here", "httpsProxy": None}
+    (tmp_path / "config.json").write_text(json.dumps({"proxies": {"default": proxies}}))
+    given = {"DOCKER_CONFIG": str(tmp_path), "HTTP_PROXY": "http://mine:2"}
+    assert cogpredict.with_docker_proxies(given, "/") == {**given, "no_proxy": "here", "NO_PROXY": "here"}
+    (tmp_path / "config.json").write_text('{"proxies": []}')
+    assert cogpredict.with_docker_proxies(given, "/") == given
