@@ -1445,7 +1445,12 @@ def read_cuda(reading: Reading, build: dict[str, Any]) -> tuple[str, str]:
     listed = sorted({version_numbers(image.cuda)[:2] for image in list_cuda_images()})
     accepted = f"it takes one of {', '.join(f'{major}.{minor}' for major, minor in listed)}"
     numbers = version_numbers(cuda)
-    if cuda and (len(numbers) < 2 or ".".join(map(str, numbers)) != cuda):
+    minors = [version for version in listed if version[:1] == numbers]
+    if minors:
+        numbers, text = minors[-1], cuda
+        cuda = ".".join(map(str, numbers))
+        reading.warn(build["cuda"], f'build.cuda is "{text}", without a minor version; the newest is taken: {cuda}')
+    if cuda and (not numbers or ".".join(map(str, numbers)) != cuda):
         reading.fault(build["cuda"], f'build.cuda is "{cuda}"', accepted)
         return "", cudnn
     if cuda and numbers[:2] < listed[0]:
