@@ -176,7 +176,9 @@ def end_at(moment: float, name: str, command: list[str], folder: Path, environ: 
 def look(run: End, name: str, folder: Path, known: dict[str, int], options: argparse.Namespace) -> list[str]:
     """What is wrong with how a run ended and with what it left in its folder."""
     wanted = -getattr(signal, f"SIG{name.partition('+')[0]}")
-    wrong = [] if run.status == wanted else [f"status {run.status}: {run.last if run.status else 'done'}"]
+    over = run.status == 0 and run.seconds < 0.2  # it had ended before
+    passed_on = "exec" in options.words and run.status == 128 - wanted
+    wrong = [] if over or passed_on or run.status == wanted else [f"status {run.status}: {run.last}"]
     wrong += [f"{run.seconds:.1f} s to end"] if run.seconds > 4 else []
     if run.traceback:
         return [run.traceback]
