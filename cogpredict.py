@@ -716,7 +716,8 @@ ELSEWHERE = {  # commands of the field that are not here, and what does the job 
     "push": "docker push", "login": "docker login", "doctor": "cog doctor", "playground": "cog playground",
     "weights": "cog weights",
 }
-NICKNAMES = {"http": "serve", "infer": "predict", "new": "init", "start": "init"}
+NICKNAMES = {"http": "serve", "infer": "predict", "new": "init", "start": "init", "ui": "playground", "gui": "playground",
+             "auth": "login", "authenticate": "login", "authorize": "login"}
 
 
 def usage_text() -> str:
@@ -740,15 +741,17 @@ def split_command(argv: list[str]) -> tuple[str, list[str]]:
     if position == len(argv):
         return "", argv
     argument, rest = argv[position], argv[:position] + argv[position + 1:]
+    if argument == "help":
+        return split_command([*rest, "--help"])
     if argument in ELSEWHERE:
         raise UsageError(f"'{argument}' is not there yet", hint=f"use `{ELSEWHERE[argument]}`")
     if argument not in COMMAND_FLAGS:
         import difflib
 
-        close = NICKNAMES.get(argument) or "".join(difflib.get_close_matches(argument, COMMAND_FLAGS, 1))
-        known = close if close in COMMAND_FLAGS else ""
+        close = NICKNAMES.get(argument) or "".join(difflib.get_close_matches(argument, (*COMMAND_FLAGS, *ELSEWHERE), 1))
+        instead = f" It is not there yet: use `{ELSEWHERE[close]}`" if close in ELSEWHERE else ""
         raise UsageError(f'unknown command "{argument}" for "cog.pyz"',
-                         hint=f"did you mean `{known}`?" if known else "cog.pyz --help lists the commands")
+                         hint=f"did you mean `{close}`?{instead}" if close else "cog.pyz --help lists the commands")
     return argument, rest
 
 

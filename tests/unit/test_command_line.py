@@ -53,6 +53,9 @@ def test_flags_of_other_builds_mean_nothing():
     (["predict", "m", "-i", "a=@-", "-i", "b=@-"], "stdin can be read only once", ""),
     (["pedict", "m"], 'unknown command "pedict"', "did you mean `predict`?"),
     (["infer", "m"], 'unknown command "infer"', "did you mean `predict`?"),
+    (["psuh"], 'unknown command "psuh"', "did you mean `push`? It is not there yet: use `docker push`"),
+    (["gui"], 'unknown command "gui"', "use `cog playground`"),
+    (["frobnicate"], 'unknown command "frobnicate"', "--help"),
     (["push", "m"], "'push' is not there yet", "docker push"),
     (["inspect", "--platform", "a/b/c/d"], "'a/b/c/d' is not a platform", "linux/amd64"),
     (["build", "--platform", "linux/"], "'linux/' is not a platform", "linux/amd64"),
@@ -75,6 +78,11 @@ def test_a_mistake_is_one_line_and_a_hint(line, message, hint):
 ])
 def test_split_input(argument, pair):
     assert cogpredict.split_input(argument) == pair
+
+
+def test_help_is_a_word_too():
+    assert cogpredict.split_command(["help", "build"]) == ("build", ["--help"])
+    assert cogpredict.split_command(["help"]) == ("", ["--help"])
 
 
 def test_the_list_of_commands_fits_a_terminal():
