@@ -716,8 +716,10 @@ ELSEWHERE = {  # commands of the field that are not here, and what does the job 
     "push": "docker push", "login": "docker login", "doctor": "cog doctor", "playground": "cog playground",
     "weights": "cog weights",
 }
-NICKNAMES = {"http": "serve", "infer": "predict", "new": "init", "start": "init", "ui": "playground", "gui": "playground",
-             "auth": "login", "authenticate": "login", "authorize": "login"}
+NICKNAMES = {
+    "http": "serve", "infer": "predict", "new": "init", "start": "init", "ui": "playground", "gui": "playground",
+    "auth": "login", "authenticate": "login", "authorize": "login",
+}
 
 
 def usage_text() -> str:
@@ -3831,7 +3833,7 @@ def find_target(reader: SchemaReader, reference: str, mode: str) -> Target:
     defined = [key for key, node in scope.names.items() if node_kind(node).endswith("Def") and key[0] != "_"]
     what = f"{place}predictor {name} not found in {path}" if name else f"{path}:1: no class with a {mode}() method"
     likely = sorted(defined, key=lambda key: node_kind(scope.names[key]) != "ClassDef")
-    hint = f"name the one that is meant, as in {mode}: \"{path}:{likely[0]}\"" if name and defined else ""
+    hint = f"name the one that is meant, as in \"{path}:{likely[0]}\"" if name and defined else ""
     raise SchemaError(f"{what}, which defines {', '.join(defined[:12]) or 'no class and no function'}", hint=hint)
 
 
@@ -9929,6 +9931,9 @@ def remove_nameless(engine: Engine, image: str, console: Console) -> None:
         remove_image(engine, image, console)
 
 
+BASE_HINT = "--base-image NAME takes one that the engine has; all but build run without an image too: --engine none"
+
+
 def build_hint(message: str) -> str:
     """What to do about a failed build, judged by the builder's words; empty where only the log can tell.
 
@@ -9944,8 +9949,7 @@ def build_hint(message: str) -> str:
     no_base = (r"failed to resolve source metadata|failed to load metadata|/v2/\S*manifests/|pull access denied|"
                r"no such image|manifest unknown|failed to copy|initializing source docker://|no active sessions")
     if re.search(no_base, message, re.I):
-        return ("the base image cannot be had: --base-image NAME takes one that the engine has, "
-                "--engine none runs without an image")
+        return f"the base image cannot be had: {BASE_HINT}"
     if re.search(r"context canceled|/overlay2/\S+: no such file", message):
         return "another build that shares a step with this one may have been interrupted; build once more"
     return ""
@@ -13273,7 +13277,8 @@ def explain_connect(endpoint: Endpoint, error: OSError) -> ModelGone:
     if name == "SSLCertVerificationError":
         why = getattr(error, "verify_message", "") or said
         return ModelGone(f"the certificate of {endpoint.place} is not trusted: {why}",
-                         hint="COG_CA_CERT=FILE names the authority that signed it")
+                         hint="--url is to have a name that the certificate is for" if "mismatch" in why else
+                         "COG_CA_CERT=FILE names the authority that signed it")
     if name.startswith("SSL") or (endpoint.scheme == "https" and isinstance(error, ConnectionError)):
         return ModelGone(f"{endpoint.place} does not speak TLS with us: {getattr(error, 'reason', '') or said}",
                          hint="does it speak http:// only?")
@@ -13636,6 +13641,9 @@ class Progress:
                 self.show([chunk])
 
 
+MODULE_HINT = "what the model imports is listed in the file that cog.yaml names under python_requirements"
+
+
 def wait_for_setup(host: Host, limit: float, console: Console) -> None:
     """Wait until the model is ready. Raises SetupFailed, ModelGone.
 
@@ -13658,6 +13666,8 @@ def wait_for_setup(host: Host, limit: float, console: Console) -> None:
             hint = "the image is for another platform than this engine; --platform names the one to pull"
         elif b"in extract_class_sources" in host.log_tail:  # of runtimes before 0.17
             hint = "the predictor's base must be a plain name: from cog import BasePredictor; class NAME(BasePredictor)"
+        elif b"No module named" in host.log_tail:
+            hint = MODULE_HINT
         raise SetupFailed(f"setup failed: {ended}" + (f"; last log line: {said}" if said else ""), hint=hint)
     if host.health == "SETUP_FAILED":
         raise setup_failure(host, console)
@@ -13676,7 +13686,8 @@ def setup_failure(host: Host, console: Console) -> SetupFailed:
     if missing:
         console.log(b"\n".join(missing) + b"\n")
     said = last_line(logs) or last_line(bytes(host.log_tail))
-    return SetupFailed("Model setup failed" + (f": {said}" if said else ""), hint=host.shortage())
+    return SetupFailed("Model setup failed" + (f": {said}" if said else ""),
+                       hint=host.shortage() or (MODULE_HINT if "No module named" in said else ""))
 
 
 def post_prediction(host: Host, request: Request, progress: Progress) -> None:
@@ -15135,8 +15146,7 @@ def pull_base(engine: Engine, base: str, options: Options, world: World) -> str:
     except EngineError as error:
         login = f"{error.hint}; " if "docker login" in error.hint else ""
         raise BuildFailed(f"the base image {base} cannot be had: {error.message}",
-                          hint=f"{login}--base-image NAME takes one that the engine has, "
-                               "--engine none runs without an image") from error
+                          hint=f"{login}{BASE_HINT}") from error
     return str((engine.image_inspect(base) or {}).get("Id"))
 
 
@@ -15933,14 +15943,16 @@ def cmd_init(options: Options, world: World) -> int:
     """Make the files of a first model that the current folder lacks; return 0. Raises OutputError."""
     del options
     world.console.info("Setting up the current directory for use with Cog...")
+    first = "cog.pyz predict -i name=you"
     for name, text in FIRST_MODEL.items():
         path = os.path.join(world.cwd, name)
         if os.path.lexists(path):
             world.console.info(f"Skipped existing {name}")
+            first = "cog.pyz inspect"
         else:
             write_whole(path, text.encode())
             world.console.info(f"Creating {name}")
-    world.console.info("Try it: cog.pyz predict -i name=you")
+    world.console.info(f"Try it: {first}")
     return 0
 
 

@@ -225,6 +225,8 @@ def test_a_model_that_is_coming_up_is_waited_for(start, call):
 
 @pytest.mark.parametrize(("flags", "state", "code", "said"), [
     ([], {"status": "SETUP_FAILED", "setup": {"logs": "no weights\n"}}, 5, "Model setup failed: no weights"),
+    ([], {"status": "SETUP_FAILED", "setup": {"logs": "ModuleNotFoundError: No module named 'numpy'"}}, 5,
+     "python_requirements"),
     (["--setup-timeout", "0.4"], {"status": "STARTING"}, 5, "setup took longer than 0.4 seconds"),
     ([], {"status": "DEFUNCT"}, 6, "DEFUNCT"),
 ])
@@ -452,7 +454,7 @@ def test_over_tls(start, call, tls, certificate, tmp_path):
     code, _, err = call("predict", "--url", model.url)
     assert code == 6 and "is not trusted: self" in err and "COG_CA_CERT" in err
     code, _, err = call("predict", "--url", model.url.replace("127.0.0.1", "localhost"), **trust)
-    assert code == 6 and "is not trusted: " in err
+    assert code == 6 and "is not trusted: " in err and "name that the certificate is for" in err
 
 
 def test_neither_tls_nor_anything_else(start, call):

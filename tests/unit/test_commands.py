@@ -95,7 +95,7 @@ def test_init_makes_a_model_that_reads_well(call, tmp_path):
 def test_init_keeps_what_is_there(call, tmp_path):
     (tmp_path / "cog.yaml").write_text("mine")
     err = call("init").err
-    assert "Skipped existing cog.yaml\n" in err and "Creating run.py\n" in err
+    assert "Skipped existing cog.yaml\n" in err and "Creating run.py\n" in err and err.endswith("cog.pyz inspect\n")
     assert (tmp_path / "cog.yaml").read_text() == "mine"
 
 
@@ -178,7 +178,7 @@ def test_a_file_without_a_class_is_given_its_class(call, echo):
 @pytest.mark.parametrize(("named", "said", "hint"), [
     ("absent.py:Predictor", "cog.yaml:2: failed to read predictor source absent.py: no such file", "holds predict.py"),
     ("predict.py:Other", "cog.yaml:2: predictor Other not found in predict.py, which defines load, Predictor",
-     'predict: "predict.py:Predictor"'),
+     'as in "predict.py:Predictor"'),
 ])
 def test_a_model_that_is_not_where_cog_yaml_says_is_told_with_its_line(call, echo, named, said, hint):
     (echo / "cog.yaml").write_text(f"build: {{}}\npredict: {named}\n")
