@@ -10637,6 +10637,16 @@ def helper_kill_container(number: int = 9) -> None:
             pass  # gone, or not ours
 
 
+def helper_wake() -> None:
+    """Let what an init at 1 has started go on, where a terminal's Ctrl-Z stopped it: no shell would."""
+    import os
+    import signal
+
+    for name in os.listdir("/proc"):
+        if name.isdigit() and helper_stat(int(name)) == ("T", 1):
+            os.kill(int(name), signal.SIGCONT)
+
+
 def helper_connect(address: str, port: int) -> tuple[HelperAny, int]:
     """A socket that connects by and by, and why it cannot: an error number, else 0."""
     import errno
@@ -11124,6 +11134,8 @@ class Helper:
             self.marks.append((now + 2, command["mark"], {1, 2}, []))
         if "signal" in command:
             helper_kill_container(command["signal"])
+        if command.get("wake"):
+            helper_wake()
         if "digest" in command:
             self.stream.tell(self.digest(command["digest"]))
         if "closed" in command:
@@ -11649,7 +11661,7 @@ class Link:
 
     def control(self, command: JSON) -> None:
         """Give the helper a command: {"poll": SECONDS}, {"fresh": True}, {"signal": NUMBER to all processes but an
-        init}, {"kill": True}, or what `mark` asks."""
+        init}, {"wake": True}, {"kill": True}, or what `mark` asks."""
         import json
 
         self.send_frame(LINK_CONTROL, 0, json.dumps(command).encode())
@@ -12795,6 +12807,8 @@ class ExecHost(ContainerHost):
             self._input = self.loop.add(BorrowedStream(self._stdin), self._on_input, self._on_input_end)
 
     def _on_input(self, data: bytes) -> None:
+        if b"\3" in data and self._terminal is not None and self.hello and self.link and not self.link.ended:
+            self.link.control({"wake": True})  # what Ctrl-Z stopped is to hear this Ctrl-C
         if self._output is not None:
             self._output.send(data)
             if (self._output.queued >= LINK_QUEUE or self._output.broken) and self._input is not None:

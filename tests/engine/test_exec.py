@@ -363,6 +363,20 @@ def test_the_keys_that_leave_a_container_are_the_commands(session):
     assert code == 0 and b"020 021   x" in shown
 
 
+def test_control_z_does_not_keep_control_c_from_a_command(session):
+    stopped = session(*QUIET, "sh", "-c", "printf on; exec sleep 100")
+    stopped.wait_for(b"on")
+    time.sleep(2)
+    stopped.type(b"\x1a")
+    time.sleep(0.5)
+    stopped.type(b"\x03")
+    deadline = time.monotonic() + 20
+    while stopped.read(deadline):
+        pass
+    assert time.monotonic() < deadline
+    assert stopped.end()[0] in (130, -signal.SIGINT)
+
+
 def test_the_terminal_is_given_back(session):
     ended = session(*QUIET, "sh", "-c", "printf on; sleep 100")
     ended.wait_for(b"on")
