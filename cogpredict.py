@@ -262,6 +262,7 @@ class Console:
         self._column = False  # the model left the terminal's cursor in the middle of a line
         self._drawn = 0  # lines of the live region on the screen
         self._phase, self._status, self._begun, self._redraw = "", "", 0.0, 0.0
+        self._told: list[str] = []  # warnings and phases, as lines: what is tried twice is told once
 
     @staticmethod
     def _is_terminal(descriptor: int) -> bool:
@@ -286,7 +287,12 @@ class Console:
     def warn(self, text: str) -> None:
         """Show a warning, unless --quiet."""
         if not self._quiet:
-            self._line(self._paint("33", "warning: ") + text)
+            self._tell(self._paint("33", "warning: ") + text)
+
+    def _tell(self, line: str) -> None:
+        if line not in self._told:
+            self._told.append(line)
+            self._line(line)
 
     def error(self, error: CogError) -> None:
         """Show an error and its hint."""
@@ -306,7 +312,7 @@ class Console:
         if self.live:
             self.tick()
         elif self._phases:
-            self._line(text)
+            self._tell(text)
 
     def status(self, text: str) -> None:
         """Set what the live line says behind its phase."""
@@ -7553,7 +7559,8 @@ def find_address(engine_flag: str, environ: Mapping[str, str], home: str) -> Add
     what is named cannot be used.
     """
     if engine_flag == "none":
-        raise EngineAbsent("no engine is used, as asked for with --engine none")
+        raise EngineAbsent("no engine is used, as asked for with --engine none",
+                           hint="only a model in a folder runs without one: leave --engine none out")
     named = engine_flag or environ.get("DOCKER_HOST", "")
     if named:
         verify, certs = environ.get("DOCKER_TLS_VERIFY", ""), environ.get("DOCKER_CERT_PATH", "")
@@ -10393,7 +10400,7 @@ def plan_environment(job: EnvironmentJob, python: Interpreter) -> list[list[str]
         install = [uv, "pip", "install", "--python", inside, "--compile-bytecode", "--index-strategy",
                    "unsafe-best-match"]
     elif python.has_venv and python.has_ensurepip:
-        create = [[python.path, "-Im", "venv", folder]]
+        create = [[python.path, "-Im", "venv", "--without-pip", folder], [inside, "-Im", "ensurepip", "--default-pip"]]
         install = [inside, "-Im", "pip", "install"]
     elif python.has_venv:
         create = [[python.path, "-Im", "venv", "--without-pip", folder]]
@@ -10514,6 +10521,8 @@ def step_failure(argv: Sequence[str], log: bytes) -> BuildFailed:
     what = "installing the model's requirements" if "-r" in argv else "installing Cog's runtime"
     what = what if "install" in argv else "making the environment"
     hint = "" if "install" in argv else "apt-get install python3-venv (as root), or install uv"
+    if "no space left on device" in said.lower():
+        hint = "make room on the disk where the environment is made"
     if "no matching distribution" in said.lower() or "no solution" in log.decode("utf-8", "replace").lower():
         hint = "the package index has none for this Python: look at the requirement, and at python_version in cog.yaml"
     return BuildFailed(f"{what} failed" + (f": {said}" if said else ""), hint=hint)

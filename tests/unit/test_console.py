@@ -54,6 +54,16 @@ def test_elsewhere_a_progress_bar_is_one_line(pipe):
     assert drain() == b"end\n"
 
 
+def test_what_is_tried_twice_is_told_once(pipe):
+    drain, write = pipe
+    console = Console({}, err=write)
+    for _ in range(2):
+        console.warn("no GPU here")
+        console.phase("Starting...")
+        console.done()
+    assert drain() == b"warning: no GPU here\nStarting...\n"
+
+
 def test_our_own_line_never_lands_inside_a_log_line(pipe):
     drain, err = pipe
     console = Console({}, err=err)

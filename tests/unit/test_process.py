@@ -232,8 +232,15 @@ def plan_steps(tmp_path, monkeypatch, python, environ, requirements=("x",)):
 def test_pip_makes_the_environment(tmp_path, monkeypatch):
     steps = plan_steps(tmp_path, monkeypatch, Interpreter("/py", OWN, True, True, ""), {"PATH": ""})
     pip = [f"{tmp_path}/v/bin/python", "-Im", "pip", "install"]
-    assert steps == [["/py", "-Im", "venv", f"{tmp_path}/v"], [*pip, "-r", f"{tmp_path}/v/requirements.txt"],
-                     [*pip, "cog"]]
+    assert steps == [["/py", "-Im", "venv", "--without-pip", f"{tmp_path}/v"],
+                     [f"{tmp_path}/v/bin/python", "-Im", "ensurepip", "--default-pip"],
+                     [*pip, "-r", f"{tmp_path}/v/requirements.txt"], [*pip, "cog"]]
+
+
+def test_a_full_disk_asks_for_room_and_for_nothing_to_install():
+    log = b"Traceback (most recent call last):\n  ...\nOSError: [Errno 28] No space left on device\n"
+    failure = cogpredict.step_failure(["/v/bin/python", "-Im", "ensurepip", "--default-pip"], log)
+    assert "No space left on device" in str(failure) and "make room" in failure.hint
 
 
 @pytest.mark.parametrize("own, pip", [("23.0", "/py"), ("20.1", "/ours"), ("", "/ours")])
