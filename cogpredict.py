@@ -9859,21 +9859,21 @@ def build_image(engine: Engine, console: Console, *, query: Mapping[str, str], c
                 secrets: Mapping[str, bytes] | None = None, quiet: bool = False) -> str:
     """The id of the image that a context builds, shown as it comes about; with `quiet` only a failure is shown.
 
-    A session is opened where secrets are given; Podman, which has none, gets them as files beside the context. Whatever
-    ends this function ends the build.
+    A session is opened where secrets are given, none included: without one a step that mounts any fails, with one it
+    does without. Podman, which has no sessions, gets them as files beside the context. Whatever ends this function ends
+    the build.
     Raises BuildFailed: a step failed, its log was shown; EngineError; StreamError: the answer was cut.
     """
     import contextlib
 
-    secrets = secrets or {}
     wanted = {"version": "2", "rm": "1", "forcerm": "1", **query}
     with contextlib.ExitStack() as stack:
         view = stack.enter_context(BuildView(console, quiet=quiet))
         pieces = view.count(context)
         if engine.is_podman:
-            pieces, more = podman_secrets(pieces, secrets)
+            pieces, more = podman_secrets(pieces, secrets or {})
             wanted.update(more)
-        elif secrets:
+        elif secrets is not None:
             methods = session_methods(secrets)
             wanted["session"] = os.urandom(16).hex()
             transport = engine.session_open(session_headers(wanted["session"], methods))
@@ -15131,6 +15131,12 @@ def plan_development(config: Config, settings: BuildSettings, options: Options) 
     return files, development_image(config.project, build_digest(files, config.project, options.platform))
 
 
+def build_secrets(config: Config, settings: BuildSettings, given: Mapping[str, bytes]) -> Mapping[str, bytes] | None:
+    """What the steps of a build may mount, by id; None where no step mounts anything."""
+    found = {**({PIP_SECRET: settings.pip_conf.encode()} if settings.pip_conf else {}), **given}
+    return found if found or any(step.mounts for step in config.run) else None
+
+
 def find_development_image(engine: Engine, config: Config, options: Options, world: World) -> JSON:
     """The image for a project, inspected; built, unless nothing changed. Raises BuildFailed, EngineError."""
     settings = read_settings(config, options, world, for_development=True)
@@ -15148,7 +15154,7 @@ def find_development_image(engine: Engine, config: Config, options: Options, wor
     environ = with_docker_proxies(world.environ, world.home)
     build_from_files(engine, files, {**build_query(options, environ), "t": name},
                      {PROJECT_LABEL: config.project}, world.console, quiet=is_quiet(options),
-                     secrets={PIP_SECRET: settings.pip_conf.encode()} if settings.pip_conf else None)
+                     secrets=build_secrets(config, settings, {}))
     for image in engine.image_list(f"{PROJECT_LABEL}={config.project}"):
         for tag in image_tags(image) or [str(image["Id"])]:
             if tag != name and not tag.endswith(f"/{name}"):
@@ -15811,7 +15817,7 @@ class Build(NamedTuple):
     files: Mapping[str, bytes]  # of our making
     labels: dict[str, str]  # all that are known before
     words: Sequence[str]  # what decides the image beside its context and its labels
-    secrets: Mapping[str, bytes]
+    secrets: Mapping[str, bytes] | None
 
     def context(self, warn: Callable[[str], None], note: Callable[[bytes], object]) -> Iterator[bytes]:
         """The project as its image gets it, as a tar. Raises UsageError: a file cannot be read."""
@@ -15871,9 +15877,8 @@ def cmd_build(options: Options, world: World) -> int:
     config = model.config
     check_ignore(config.project)
     names, settings = image_names(options, config), read_settings(config, options, world)
-    secrets = dict(read_secret(text, config.project, world.environ) for text in options.secret)
-    if settings.pip_conf:
-        secrets.setdefault(PIP_SECRET, settings.pip_conf.encode())
+    secrets = build_secrets(config, settings,
+                            dict(read_secret(text, config.project, world.environ) for text in options.secret))
     for flag in NOT_YET:
         if getattr(options, flag) != Options._field_defaults[flag]:
             world.console.warn(f"{FLAGS[flag][0]} does nothing yet")

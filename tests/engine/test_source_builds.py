@@ -79,6 +79,17 @@ def test_a_secret_is_in_no_layer_and_no_history(model, name):
     assert all_of(name, "was-there") == (True, True), "the search finds what is there"
 
 
+def test_a_step_may_do_without_a_secret_that_is_not_given(model, name):
+    run = model("echo")
+    change(run.project, "build:\n", "build:\n  run:\n"
+           f"  - command: test ! -s /k && echo {os.urandom(4).hex()}\n"
+           "    mounts: [{type: secret, id: key, target: /k}]\n")
+    code, out, err = run("predict", "-i", "text=a")
+    assert (code, out) == (0, "a\n"), err
+    code, _, err = run("build", "-t", name)
+    assert code == 0, err
+
+
 def test_credentials_of_an_index_stay_out_of_the_image(model, name):
     asked = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
     index = subprocess.run([sys.executable, "-c", asked],
