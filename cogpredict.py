@@ -14815,7 +14815,7 @@ def open_engine(options: Options, world: World) -> Engine:
 def read_text_file(path: str, flag: str) -> str:
     """A file's text. Raises UsageError, in the name of the flag that named it."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             return file.read()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"

@@ -18,6 +18,7 @@ from cogpredict import (
     parse_gpus,
     parse_volume,
     plan_container,
+    read_text_file,
     server_environment,
 )
 
@@ -93,6 +94,12 @@ def test_variables_come_from_files_flags_and_the_environment():
     assert made == {"A": "1", "B": "2", "C": "3", "E": "a=b "}
     with pytest.raises(UsageError):
         parse_environment(Options(env=("=x",)), {}, str)
+
+
+def test_a_file_of_variables_may_come_from_windows(tmp_path):
+    (tmp_path / "env").write_bytes(b"\xef\xbb\xbfA=1\r\nB=2\r\n")
+    made = parse_environment(Options(env_file=("env",)), {}, lambda path: read_text_file(str(tmp_path / path), "-"))
+    assert made == {"A": "1", "B": "2"}
 
 
 def test_no_proxy_stands_between_the_model_and_itself():
