@@ -260,6 +260,7 @@ class Console:
         self._color = color and self._err_tty and not plain and not dumb
         self._held: dict[int, bytes] = {}  # by stream: an unfinished line, or on a terminal a cut escape
         self._column = False  # the model left the terminal's cursor in the middle of a line
+        self._in_text = False  # so did the result, whose next piece may follow
         self._drawn = 0  # lines of the live region on the screen
         self._phase, self._status, self._begun, self._redraw = "", "", 0.0, 0.0
         self._told: list[str] = []  # warnings and phases, as lines: what is tried twice is told once
@@ -322,14 +323,14 @@ class Console:
     def tick(self) -> None:
         """Draw the live line again if it is due."""
         now = time.monotonic()
-        if self.live and self._phase and not self._column and now >= self._redraw:
+        if self.live and self._phase and not (self._column or self._in_text) and now >= self._redraw:
             self._redraw = now + REDRAW
             detail = f"  {self._status}" if self._status else ""
             self._draw([f"{self._phase} {now - self._begun:.1f}s{detail}"])
 
     def region(self, lines: list[str]) -> None:
         """Replace the live region by these lines; none wipes it. Terminals only."""
-        if self.live and not self._column:
+        if self.live and not (self._column or self._in_text):
             self._draw(lines)
 
     def done(self) -> None:
@@ -339,12 +340,13 @@ class Console:
         unfinished = [held.rstrip(b"\r") for held in self._held.values() if held]
         if unfinished or self._column:
             self._write(self._err, self._sanitise(collapse_returns(b"\n".join(unfinished))) + b"\n")
-        self._held, self._column = {}, False
+        self._held, self._column, self._in_text = {}, False, False
 
     def log(self, data: bytes, stream: int = 2) -> None:
         """Show the model's own output as it comes; lines that come in pieces on two streams are not mixed."""
         self._wipe()
         if self._err_tty:
+            data, self._in_text = b"\n" * self._in_text + data, False
             data, self._held[stream] = self._uncut(self._held.get(stream, b"") + data)
             self._column = (data[-1:] != b"\n") if data else self._column
             self._write(self._err, strip_controls(data))
@@ -369,6 +371,7 @@ class Console:
             self.result(data)
         except OutputError:
             pass  # full, or closed from the start: a server goes on
+        self._column, self._in_text = self._out_tty and self._err_tty and data[-1:] != b"\n", False
 
     def result(self, data: bytes, *, stream: int = 1, raw: bool = False) -> None:
         """Write bytes of the result to stdout, at once; or to stderr, 2. Raises OutputError, BrokenPipeError.
@@ -383,7 +386,7 @@ class Console:
             raise
         except OSError as error:
             raise OutputError(f"the result could not be written to stdout: {error.strerror}") from error
-        self._column = is_terminal and self._err_tty and not raw and data[-1:] not in (b"\n", b"")
+        self._in_text = is_terminal and self._err_tty and not raw and data[-1:] not in (b"\n", b"")
 
     def _paint(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._color else text
@@ -393,8 +396,8 @@ class Console:
 
     def _line(self, text: str) -> None:
         self._wipe()
-        newline = b"\n" if self._column else b""
-        self._column = False
+        newline = b"\n" if self._column or self._in_text else b""
+        self._column = self._in_text = False
         self._write(self._err, newline + self._sanitise(text.encode("utf-8", "replace")) + b"\n")
         self._redraw = 0.0
 

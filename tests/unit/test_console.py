@@ -125,6 +125,19 @@ def test_the_live_line_leaves_text_alone_that_comes_bit_by_bit(terminal, monkeyp
     assert b"Running prediction..." in drain()
 
 
+def test_text_that_comes_bit_by_bit_goes_on_where_it_was_and_a_log_line_is_one_of_its_own(terminal):
+    drain, both = terminal
+    console = Console({"TERM": "xterm"}, err=both, out=both, progress="plain")
+    console.result(b"one")
+    console.log(b"a log line\n")
+    console.result(b" two")
+    console.done()
+    console.result(b" three")
+    console.result(b"\n")
+    console.error(OutputError("no"))
+    assert drain().replace(b"\x1b[31merror: \x1b[0m", b"error: ") == b"one\na log line\n two three\nerror: no\n"
+
+
 def test_the_live_line_is_as_wide_as_the_terminal_under_it_wherever_stdout_goes(terminal, pipe):
     drain, err = terminal
     for columns in (40, 100):
