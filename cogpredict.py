@@ -1017,7 +1017,7 @@ class Config(NamedTuple):
     model: str = ""
     predict: str = ""
     train: str = ""
-    places: tuple[tuple[str, str], ...] = ()  # where predict and train are named: FILE:LINE by key; "" is the file
+    places: tuple[tuple[str, str], ...] = ()  # FILE:LINE of predict, train and concurrency; of "", the file
     sdk_version: str = ""
     concurrency_max: int = 0
     warnings: tuple[str, ...] = ()
@@ -1224,6 +1224,8 @@ def parse_requirement(line: str) -> Requirement:
      'options': (), 'comment': 'why'}
     >>> parse_requirement("git+https://h/r@main#subdirectory=x").url
     'git+https://h/r@main#subdirectory=x'
+    >>> parse_requirement("./x.whl; python_version<'3'")[3:5]
+    ("python_version<'3'", './x.whl')
     >>> parse_requirement("torch[a, b] >= 2.0, < 3 -f https://x")[:3]
     ('torch', '[a, b]', '>= 2.0, < 3')
     """
@@ -1239,7 +1241,7 @@ def parse_requirement(line: str) -> Requirement:
     found = re.match(rf"{name}@\s*(\S+)\s*(?:;\s*(.*))?$", body)
     if found:
         return Requirement(found[1], found[2] or "", "", found[4] or "", found[3], options, comment)
-    place, _, marker = re.sub(r"\s;\s*", "\n", body, count=1).partition("\n")
+    place, _, marker = re.sub(r"\s;\s*|;\s+", "\n", body, count=1).partition("\n")
     if "://" in place or place.startswith((".", "/", "file:")) or place.lower().endswith(ARTIFACT_SUFFIXES):
         return Requirement("", "", "", marker, place, options, comment)
     versions = r"\(?\s*((?:(?:===|==|~=|!=|<=|>=|<|>)\s*[^\s,;()]+\s*,?\s*)*)\)?"
@@ -1532,7 +1534,7 @@ def read_environment(reading: Reading, node: Any) -> tuple[tuple[str, str], ...]
         name, equals, value = text.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\n" in value:
             reading.fault(place, f'environment has "{text.splitlines()[0]}", which is not in the KEY=VALUE format',
-                          "write it like - NAME=value, on one line")
+                          "write it like - NAME=value, on one line, NAME of letters, digits and _")
         elif name in values:
             reading.fault(place, f"environment variable {name} is already defined", "each can be given once")
         elif name in RESERVED_NAMES or name.startswith(RESERVED_PREFIXES):
@@ -1664,7 +1666,8 @@ def read_option_line(reading: Reading, place: str, option: str, folder: str, see
     if name in ("-r", "--requirement"):
         return read_requirements_file(reading, place, os.path.normpath(os.path.join(folder, value)), seen)
     if name in ("-c", "--constraint", "--find-links"):
-        reading.fault(place, f'requirement "{option}" names a local file', "write its lines here")
+        remedy = "name each wheel in it: ./a.whl" if name == "--find-links" else "write its lines here"
+        reading.fault(place, f'requirement "{option}" names a local file', remedy)
         return []
     if name in ("-e", "--editable"):
         if value.rstrip("/") not in (".", ""):
@@ -1761,7 +1764,8 @@ def parse_config(text: str, file_name: str, read: Callable[[str], str], project:
         predict=read_reference(reading, top.get(called), called),
         train=read_reference(reading, top.get("train"), "train"),
         places=(("", f"{file_name}:1"), *((key, reading.place(top[name])) for key, name in
-                                          (("predict", called), ("train", "train")) if name in top)),
+                                          (("predict", called), ("train", "train"), ("concurrency", "concurrency"))
+                                          if name in top)),
         sdk_version=read_sdk_version(reading, build.get("sdk_version")),
         concurrency_max=read_concurrency(reading, top.get("concurrency"), python_version),
     )
@@ -14941,7 +14945,8 @@ def read_model_source(options: Options, config: Config, world: World) -> Model:
     except GrammarError as error:
         return Model(config, None, (), error, needs_python=True)
     if config.concurrency_max > 1 and not found.concurrency:
-        world.console.warn(f"{config.file_name}: concurrency requires an async run() or predict() method; "
+        place = dict(config.places)["concurrency"]
+        world.console.warn(f"{place}: concurrency requires an async run() or predict() method; "
                            "predictions run one at a time")
     return Model(with_concurrency(config, found.concurrency), found.document, found.warnings,
                  needs_python=found.python_needed)

@@ -155,7 +155,7 @@ def test_predictions_that_are_no_coroutines_run_one_at_a_time(call, echo):
         file.write("concurrency: {max: 5}\n")
     found = call("inspect", "--json", cwd=echo)
     assert json.loads(found.out)["config"]["concurrency"] == {"max": 1}
-    assert "cog.yaml: concurrency requires an async run() or predict() method" in found.err
+    assert "cog.yaml:4: concurrency requires an async run() or predict() method" in found.err
     source = (echo / "predict.py").read_text()
     (echo / "predict.py").write_text(source.replace("    def predict", "    async def predict"))
     found = call("inspect", "--json", cwd=echo)
