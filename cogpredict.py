@@ -774,6 +774,23 @@ def terminal_width() -> int:
         return 80
 
 
+def suggest_flag(command: str, message: str) -> str:
+    """The hint for what argparse says of a flag that a command does not have; empty if none comes close.
+
+    >>> suggest_flag("predict", "unrecognized arguments: --gpu=all x"), suggest_flag("predict", "expected one argument")
+    ('did you mean --gpus?', '')
+    """
+    import difflib
+
+    kind, _, words = message.partition(": ")
+    unknown = words.split()[0].partition("=")[0] if kind == "unrecognized arguments" else ""
+    known = [flag for name in COMMAND_FLAGS[command][1] for flag in FLAGS[name][0].split() if flag.startswith("--")]
+    close = difflib.get_close_matches(unknown, known, 1, 0.7) if unknown.startswith("--") else []
+    if command == "run" and unknown and not close:
+        return "cog.pyz exec CMD ARG... runs a command in the model's environment"
+    return f"did you mean {close[0]}?" if close else ""
+
+
 def flag_parser(command: str) -> Any:
     """The argparse parser of one command, made from FLAGS. Its errors are UsageErrors, its help is grouped."""
     import argparse
@@ -782,7 +799,7 @@ def flag_parser(command: str) -> Any:
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> Any:
-            raise UsageError(message, hint=f"cog.pyz {command} --help")
+            raise UsageError(message, hint=suggest_flag(command, message) or f"cog.pyz {command} --help")
 
         def format_help(self) -> str:
             import textwrap
