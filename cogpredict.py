@@ -8392,6 +8392,9 @@ class Engine(Wire):
         try:
             while time.monotonic() < deadline and not fresh.container_remove(name):
                 time.sleep(0.1)
+            if self.is_podman:  # of one still in the making it removes half, which ends every list of containers
+                time.sleep(0.5)
+                fresh.container_remove(name)
             if image:
                 deadline = time.monotonic() + 8 * self.is_podman  # it goes on with the step that it is at
                 while time.monotonic() < deadline and fresh.image_inspect(image) is None:

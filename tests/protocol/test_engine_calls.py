@@ -222,9 +222,10 @@ def test_what_is_done_already_is_done() -> None:
         engine.container_remove("c0ffee")
 
 
-def test_podman_is_told_to_kill_before_it_removes() -> None:
+def test_podman_is_told_to_kill_before_it_removes_and_again_where_it_may_have_removed_half() -> None:
     script = [Step(f"POST {C}/kill", reply("404 Not Found", b"{}")), Step(f"DELETE {C}", reply("200 OK", b"[]")),
-              Step(f"POST {C}/kill", reply("204 No Content")), Step(f"DELETE {C}", reply("200 OK", b"[]"))]
+              Step(f"POST {C}/kill", reply("204 No Content")), Step(f"DELETE {C}", reply("200 OK", b"[]")),
+              Step(f"POST {C}/kill", reply("409 Conflict", b"{}")), Step(f"DELETE {C}", reply("200 OK", b"[]"))]
     with FakeEngine(script) as fake, fake.engine() as engine:
         engine.is_podman = True
         engine.container_remove("c0ffee")
