@@ -14862,7 +14862,7 @@ def is_archive(image: str) -> bool:
 def load_image(engine: Engine, path: str, world: World) -> str:
     """The name of the image in a tar, which the engine has loaded. Raises EngineError, UsageError."""
     console = world.console
-    hint = "IMAGE must be a tar that `docker save` made, plain or compressed"
+    hint = "IMAGE must be a tar that `docker save` made, plain or compressed (zstd: Docker 23 and newer, Podman)"
     if path == "-" and world.stdin.isatty():
         raise UsageError("IMAGE -: stdin is a terminal", hint="docker save IMAGE | cog.pyz predict -")
     console.phase(f"Loading {path if path != '-' else 'the image on stdin'}...")
