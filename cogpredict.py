@@ -15159,10 +15159,16 @@ def plan_development(config: Config, settings: BuildSettings, options: Options) 
     return files, development_image(config.project, build_digest(files, config.project, options.platform))
 
 
-def build_secrets(config: Config, settings: BuildSettings, given: Mapping[str, bytes]) -> Mapping[str, bytes] | None:
+def build_secrets(config: Config, settings: BuildSettings, given: Mapping[str, bytes],
+                  console: Console) -> Mapping[str, bytes] | None:
     """What the steps of a build may mount, by id; None where no step mounts anything."""
     found = {**({PIP_SECRET: settings.pip_conf.encode()} if settings.pip_conf else {}), **given}
-    return found if found or any(step.mounts for step in config.run) else None
+    mounted = [mount.id for step in config.run for mount in step.mounts]
+    for name in mounted:
+        if name not in found:
+            console.warn(f"build.run mounts the secret {name} and goes without it: "
+                         f"`cog.pyz build --secret id={name},src=FILE` gives it")
+    return found if found or mounted else None
 
 
 def find_development_image(engine: Engine, config: Config, options: Options, world: World) -> JSON:
@@ -15182,7 +15188,7 @@ def find_development_image(engine: Engine, config: Config, options: Options, wor
     environ = with_docker_proxies(world.environ, world.home)
     build_from_files(engine, files, {**build_query(options, environ), "t": name},
                      {PROJECT_LABEL: config.project}, world.console, quiet=is_quiet(options),
-                     secrets=build_secrets(config, settings, {}))
+                     secrets=build_secrets(config, settings, {}, world.console))
     for image in engine.image_list(f"{PROJECT_LABEL}={config.project}"):
         for tag in image_tags(image) or [str(image["Id"])]:
             if tag != name and not tag.endswith(f"/{name}"):
@@ -15905,8 +15911,8 @@ def cmd_build(options: Options, world: World) -> int:
     config = model.config
     check_ignore(config.project)
     names, settings = image_names(options, config), read_settings(config, options, world)
-    secrets = build_secrets(config, settings,
-                            dict(read_secret(text, config.project, world.environ) for text in options.secret))
+    secrets = build_secrets(config, settings, dict(read_secret(text, config.project, world.environ)
+                                                   for text in options.secret), world.console)
     for flag in NOT_YET:
         if getattr(options, flag) != Options._field_defaults[flag]:
             world.console.warn(f"{FLAGS[flag][0]} does nothing yet")

@@ -85,9 +85,9 @@ def test_a_step_may_do_without_a_secret_that_is_not_given(model, name):
            f"  - command: test ! -s /k && echo {os.urandom(4).hex()}\n"
            "    mounts: [{type: secret, id: key, target: /k}]\n")
     code, out, err = run("predict", "-i", "text=a")
-    assert (code, out) == (0, "a\n"), err
+    assert (code, out) == (0, "a\n") and err.count("--secret id=key,src=FILE") == 1, err
     code, _, err = run("build", "-t", name)
-    assert code == 0, err
+    assert code == 0 and err.count("--secret id=key,src=FILE") == 1, err
 
 
 def test_credentials_of_an_index_stay_out_of_the_image(model, name):
