@@ -5390,6 +5390,9 @@ def read_build_settings(config: Config, environ: Mapping[str, str], cwd: str, ma
             own = (f"coglet=={value[5:]}" if value[5:] else "coglet",)
             words += sdk_words(value[5:], coglet) if package == "cog" else own
         elif value.startswith(("http://", "https://")):
+            if "@" in value.split("/")[2]:
+                raise UsageError(f"{variable}: the password in this URL would stay in the image's history",
+                                 hint="download the wheel, and name the file")
             words += (value,)
         elif value:
             path = find_wheel(variable, package, os.path.join(cwd, os.path.expanduser(value)), machine)

@@ -222,6 +222,12 @@ def test_a_wheel_that_is_not_there(names: list[str] | None, words: str, tmp_path
         read_settings({"COG_SDK_WHEEL": "dist"}, tmp_path)
 
 
+@pytest.mark.parametrize("variable", ["COG_SDK_WHEEL", "COGLET_WHEEL"])
+def test_a_wheels_url_with_a_password_is_refused(variable, tmp_path):
+    with pytest.raises(cog.UsageError, match=f"{variable}: the password in this URL would stay in the image's history"):
+        read_settings({variable: "https://me:secret@example.com/cog-1-py3-none-any.whl"}, tmp_path)
+
+
 def test_certificates_in_every_form(tmp_path: Path) -> None:
     (tmp_path / "ca").mkdir()
     (tmp_path / "ca" / "a.crt").write_text("# a\n" + CERTIFICATE)
