@@ -909,6 +909,8 @@ def check_options(options: Options) -> Options:
         raise UsageError("Must use one of --json or --input to provide model inputs")
     if options.cpu and options.gpus:
         raise UsageError("--cpu and --gpus exclude each other")
+    if options.use_cog_base_image == options.use_cuda_base_image == "true":
+        raise UsageError("--use-cog-base-image and --use-cuda-base-image exclude each other")
     if options.platform and not re.fullmatch(r"[\w-]+(/[\w-]+(/[\w.-]+)?)?", options.platform, re.ASCII):
         raise UsageError(f"{options.platform!r} is not a platform", hint="for example: --platform linux/amd64")
     for argument in options.build_arg:

@@ -45,6 +45,7 @@ def test_flags_of_other_builds_mean_nothing():
     (["predict", "m", "n"], "one IMAGE at most, got m, n", "--help"),
     (["predict", "m", "a=b"], "one IMAGE at most, got m, a=b", "predict m -i a=b"),
     (["predict", "m", "--setup", "3"], "unrecognized arguments", "--help"),
+    (["build", "--use-cog-base-image", "--use-cuda-base-image=true"], "exclude each other", ""),
     (["predict", "m", "--gpu", "all"], "unrecognized arguments", "did you mean --gpus?"),
     (["run", "python", "-c", "1"], "unrecognized arguments", "cog.pyz exec"),
     (["predict", "m", "--timeout", "-1"], "--timeout", "--help"),
