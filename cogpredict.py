@@ -2244,10 +2244,13 @@ def keep_bound(scope: Scope, name: str, bound: object, places: Sequence[Node]) -
 
 def rebind(scope: Scope, name: str, made: object, read: Node, *, is_assigned: bool = False) -> None:
     """Bind a name to what was made of it. Where the expression `read` holds the name, it keeps what that was bound to
-    until now; so do all that read it before, where it is assigned."""
+    until now; so do all that read it before, but for its other names where it is changed and not assigned."""
     import ast
 
-    mine = scope.readers.pop(name, []) if is_assigned else []
+    mine = scope.readers.pop(name, [])
+    if not is_assigned:
+        scope.readers[name] = [place for place in mine if place in scope.names.values()]
+        mine = [place for place in mine if place not in scope.readers[name]]
     for part in ast.walk(read):
         if node_kind(part) in ("Name", "arg"):
             inner = getattr(part, "id", getattr(part, "arg", ""))
@@ -2291,7 +2294,8 @@ def bind_change(node: Node, scope: Scope) -> None:
     if old is None:
         return
     if is_operator:
-        rebind(scope, name, ast.BinOp(old, node.op, node.value), node.value)
+        is_list = node_kind(node.value) in ("List", "ListComp")
+        rebind(scope, name, ast.BinOp(old, node.op, node.value), node.value, is_assigned=not is_list)
         return
     method, one = call.func.attr, call.args[0] if len(call.args) == 1 and not call.keywords else None
     if method in ("append", "add", "extend") and one is not None:
@@ -2332,6 +2336,8 @@ def bind_if(node: Node, scope: Scope) -> None:
         chosen = (second if first is scope.names.get(name) else first) or first or second
         if all(values):
             chosen = ast.IfExp(node.test, *values)
+        elif REBOUND in (first, second):
+            chosen = REBOUND
         rebind(scope, name, chosen, node.test, is_assigned=True)
 
 

@@ -169,6 +169,7 @@ VALUES = st.recursive(
     ), max_leaves=3)
 STATEMENTS = st.recursive(
     st.one_of(st.builds("{} = {}".format, st.sampled_from("ABC"), VALUES),
+              st.builds("{} += {}".format, st.sampled_from("ABC"), VALUES),
               st.builds("A, B = {}, {}".format, VALUES, VALUES)),
     lambda inner: st.builds(
         lambda test, yes, no: "\n".join([f"if {test} > 3:", textwrap.indent("\n".join(yes), " "),
