@@ -346,8 +346,8 @@ class Console:
         """Show the model's own output as it comes; lines that come in pieces on two streams are not mixed."""
         self._wipe()
         if self._err_tty:
-            data, self._in_text = b"\n" * self._in_text + data, False
-            data, self._held[stream] = self._uncut(self._held.get(stream, b"") + data)
+            data, self._held[stream] = self._uncut(b"\n" * self._in_text + self._held.get(stream, b"") + data)
+            self._in_text = False
             self._column = (data[-1:] != b"\n") if data else self._column
             self._write(self._err, strip_controls(data))
         else:
@@ -2529,6 +2529,7 @@ def arguments_of(spec: ast.arguments) -> list[tuple[ast.arg, ast.expr | None]]:
 # -- values: what an expression is, without running it
 
 ENUM_BASES = frozenset(("Enum", "IntEnum", "StrEnum"))
+
 
 def unknown(node: Node) -> Unreadable:
     return Unreadable(f"`{expression(node, 40)}` is only known when the model runs")
@@ -8462,15 +8463,13 @@ class Engine(Wire):
         without one of its processes."""
         import json
 
-        found = self.container_inspect(container)
-        if found is not None and (found.get("State") or {}).get("OOMKilled"):
-            return True
         filters = json.dumps({"container": [container], "event": ["oom"]})
         query = {"since": "1", "until": f"{time.time():.6f}", "filters": filters}
         try:
-            return any(True for _ in self._stream("GET", "/events", query, timeout=2.0))
+            state = (self.container_inspect(container) or {}).get("State") or {}
+            return bool(state.get("OOMKilled")) or any(True for _ in self._stream("GET", "/events", query, timeout=2.0))
         except CogError:
-            return False  # an engine whose clock is behind ours
+            return False  # an engine whose clock is behind ours, or that is gone
 
     def _follow(self, method: str, path: str, query: Mapping[str, str], on_event: Callable[[JSON], None],
                 **how: Any) -> None:
@@ -9886,7 +9885,6 @@ class BuildView:
                 self._draw()
 
     def _draw(self, due: float = 0.0) -> None:
-
         now = self._clock()
         if now - self._drawn >= due:
             self._drawn = now
@@ -10691,7 +10689,10 @@ def helper_wake() -> None:
 
     for name in os.listdir("/proc"):
         if name.isdigit() and helper_stat(int(name)) == ("T", 1):
-            os.kill(int(name), signal.SIGCONT)
+            try:
+                os.kill(int(name), signal.SIGCONT)
+            except OSError:
+                pass  # gone, or not ours
 
 
 def helper_connect(address: str, port: int) -> tuple[HelperAny, int]:

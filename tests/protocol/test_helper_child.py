@@ -686,6 +686,19 @@ def test_a_helper_that_is_no_guest_of_a_container_kills_nothing_there(monkeypatc
     assert not c.helper_is_guest() and not killed
 
 
+def test_what_a_helper_may_not_wake_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(pid: int, number: int) -> None:
+        asked.append((pid, number))
+        raise PermissionError
+
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", kill)
+    monkeypatch.setattr(os, "listdir", lambda _: ["1", "7", "8", "9", "self"])
+    monkeypatch.setattr(c, "helper_stat", {1: ("S", 0), 7: ("T", 1), 8: ("T", 7), 9: ("T", 1)}.get)
+    c.helper_wake()
+    assert asked == [(7, signal.SIGCONT), (9, signal.SIGCONT)]
+
+
 def test_what_a_spawned_program_says_and_its_end(start: Callable[..., Far]) -> None:
     far = start(clean=False, spawn={"argv": [sys.executable, "-c", "import os; print(os.environ['A']); exit(3)"],
                                     "env": {"A": "said"}})

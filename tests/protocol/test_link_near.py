@@ -385,7 +385,7 @@ def test_what_fails_in_a_lane_s_callback_comes_out_and_the_rest_goes_on(
 # The helper's source
 
 
-def test_the_source_that_is_sent_is_section_13_and_a_call() -> None:
+def test_the_source_that_is_sent_is_the_helper_and_a_call() -> None:
     source = c.helper_source()
     assert source.startswith("from __future__ import annotations\n\n# == 16. Helper ") and "== 17" not in source
     assert source.endswith("\nhelper_main()\n") and len(source.encode()) < 100_000  # one argument holds 128 KiB

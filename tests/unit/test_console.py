@@ -138,6 +138,15 @@ def test_text_that_comes_bit_by_bit_goes_on_where_it_was_and_a_log_line_is_one_o
     assert drain().replace(b"\x1b[31merror: \x1b[0m", b"error: ") == b"one\na log line\n two three\nerror: no\n"
 
 
+def test_a_log_line_after_live_text_is_not_broken_where_its_colour_came_in_two_pieces(terminal):
+    drain, both = terminal
+    console = Console({"TERM": "xterm"}, err=both, out=both, progress="plain")
+    console.log(b"\x1b[3")
+    console.result(b"one")
+    console.log(b"1mred\n")
+    assert drain() == b"one\n\x1b[31mred\n"
+
+
 def test_the_live_line_is_as_wide_as_the_terminal_under_it_wherever_stdout_goes(terminal, pipe):
     drain, err = terminal
     for columns in (40, 100):

@@ -21,7 +21,7 @@ BANNER = re.compile(r"^# == (\d+)\. ([A-Z][A-Za-z ]*?) =+$", re.M)
 FUNCTION_LINES, CLASS_LINES = 60, 250
 CHEAP_IMPORTS = {"__future__", "sys", "os", "time", "typing", "enum", "errno", "stat", "signal"}
 ENGINE_PATH = re.compile(r"^/(containers|images|exec|build|volumes|networks|session|events|info|auth|_ping)([/?]|$)")
-SOCKET_SECTIONS = {"Engine", "Session", "Build", "Helper", "Hosts"}
+SOCKET_SECTIONS = {"Engine", "Session", "Helper", "Hosts"}
 HTTP_SECTIONS = {"Engine", "Helper", "Hosts"}
 UNIX_SECTIONS = {"Engine"}
 STREAM_SECTIONS = {"Console", "Helper"}
