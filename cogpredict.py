@@ -340,7 +340,7 @@ class Console:
         unfinished = [held.rstrip(b"\r") for held in self._held.values() if held]
         if unfinished or self._column:
             self._write(self._err, self._sanitise(collapse_returns(b"\n".join(unfinished))) + b"\n")
-        self._held, self._column, self._in_text = {}, False, False
+        self._held, self._column = {}, False
 
     def log(self, data: bytes, stream: int = 2) -> None:
         """Show the model's own output as it comes; lines that come in pieces on two streams are not mixed."""

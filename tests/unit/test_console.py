@@ -135,7 +135,10 @@ def test_text_that_comes_bit_by_bit_goes_on_where_it_was_and_a_log_line_is_one_o
     console.result(b" three")
     console.result(b"\n")
     console.error(OutputError("no"))
-    assert drain().replace(b"\x1b[31merror: \x1b[0m", b"error: ") == b"one\na log line\n two three\nerror: no\n"
+    console.result(b"four")
+    console.error(OutputError("no"))
+    error = b"\x1b[31merror: \x1b[0mno\n"
+    assert drain() == b"one\na log line\n two three\n" + error + b"four\n" + error
 
 
 def test_a_log_line_after_live_text_is_not_broken_where_its_colour_came_in_two_pieces(terminal):
