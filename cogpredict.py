@@ -783,7 +783,7 @@ def suggest_flag(command: str, message: str) -> str:
     import difflib
 
     kind, _, words = message.partition(": ")
-    unknown = words.split()[0].partition("=")[0] if kind == "unrecognized arguments" else ""
+    unknown = words.partition(" ")[0].partition("=")[0] if kind == "unrecognized arguments" else ""
     known = [flag for name in COMMAND_FLAGS[command][1] for flag in FLAGS[name][0].split() if flag.startswith("--")]
     close = difflib.get_close_matches(unknown, known, 1, 0.7) if unknown.startswith("--") else []
     if command == "run" and unknown and not close:

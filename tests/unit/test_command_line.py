@@ -47,6 +47,7 @@ def test_flags_of_other_builds_mean_nothing():
     (["predict", "m", "--setup", "3"], "unrecognized arguments", "--help"),
     (["build", "--use-cog-base-image", "--use-cuda-base-image=true"], "exclude each other", ""),
     (["predict", "m", "--gpu", "all"], "unrecognized arguments", "did you mean --gpus?"),
+    (["debug", ""], "unrecognized arguments", "--help"),
     (["run", "python", "-c", "1"], "unrecognized arguments", "cog.pyz exec"),
     (["predict", "m", "--timeout", "-1"], "--timeout", "--help"),
     (["predict", "m", "--json=--"], "--json=-- has no value", "--help"),
