@@ -326,7 +326,7 @@ def test_a_carried_tar_is_loaded(cog, images, tmp_path):
 
 @pytest.mark.parametrize("command_line, code, message", [
     ('["sh", "-c", "echo bye; exit 3"]', 5, "setup failed: the container ended with exit code 3; last log line: bye"),
-    ('["/no/such/program"]', None, "/no/such/program"),
+    ('["/no/such/program"]', None, "o such file or directory"),  # of the engine or of the container's init
     ('["sh", "-c", "exec python -m cog.server.http"]', 0, "Running prediction..."),
 ])
 def test_an_image_with_a_command_of_its_own(cog, images, command_line, code, message):

@@ -251,7 +251,7 @@ def test_a_reader_of_the_log_that_goes_away_ends_it(images, serve):
     assert served.process.wait(15) == -signal.SIGPIPE
 
 
-def test_a_stdout_that_was_never_open_keeps_no_one_from_serving(images, command, tmp_path):
+def test_a_stdout_that_was_never_open_keeps_no_one_from_serving(images, command, tmp_path, same_network):
     script = 'exec "$@" >&-'
     image = images("logs", "0.9.26")
     served = Served(["sh", "-c", script, "sh", *command], tmp_path, image, "-p", "0")
@@ -261,7 +261,7 @@ def test_a_stdout_that_was_never_open_keeps_no_one_from_serving(images, command,
     assert served.end() == -signal.SIGINT
 
 
-def test_no_home_is_no_obstacle(images, command, tmp_path):
+def test_no_home_is_no_obstacle(images, command, tmp_path, same_network):
     served = Served(["env", "-u", "HOME", *command], tmp_path, images("echo", "0.23.1"), "-p", "0")
     assert ask(f"{served.url()}/health-check")[0] == 200
     assert served.end() == -signal.SIGINT
