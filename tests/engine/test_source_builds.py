@@ -106,7 +106,10 @@ def test_proxies_reach_the_steps_and_stay_out_of_the_image(model, name):
     run = model("echo")
     change(run.project, "build:\n", f"build:\n  run: ['touch /{name[-8:]}', 'echo PROXY=$http_proxy=$NO_PROXY']\n")
     proxy = f"http://me:{NOT_FOR_OTHERS}@127.0.0.1:9"
-    code, _, err = run("build", "-t", name, http_proxy=proxy, NO_PROXY="here")
+    docker = run.project.parent / "docker"
+    docker.mkdir()
+    (docker / "config.json").write_text('{"proxies": {"default": {"noProxy": "here"}}}')
+    code, _, err = run("build", "-t", name, http_proxy=proxy, DOCKER_CONFIG=str(docker))
     assert code == 0 and f"PROXY={proxy}=here" in err
     assert all_of(name, NOT_FOR_OTHERS) == (False, False)
 
