@@ -15191,6 +15191,9 @@ def find_development_image(engine: Engine, config: Config, options: Options, wor
     found = None if options.no_cache else engine.image_inspect(name)
     if not (found or options.no_cache or plain is None or engine.image_inspect(base_image(config, settings))):
         found = engine.image_inspect(plan_development(config, plain, options)[1])
+        if found:
+            world.console.info(f"The image is without NVIDIA's libraries, as {base_image(config, settings)} is not "
+                               "here; --no-cache tries to have it")
     if found is not None:
         return found
     if options.dry_run:

@@ -106,6 +106,7 @@ def test_a_cuda_base_that_cannot_be_had_is_done_without_unless_it_was_asked_for(
     assert len([line for line in err.splitlines() if "cannot be had" in line and "python:3.11-slim" in line]) == 1
     code, out, err = run("predict", "--cpu")
     assert (code, out) == (0, "world\n") and "Building" not in err and "cannot be had" not in err, err
+    assert "The image is without NVIDIA's libraries" in err and "--no-cache" in err
 
 
 def test_an_asynchronous_model(model):
