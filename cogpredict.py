@@ -6074,6 +6074,11 @@ class Runnable(NamedTuple):
         return {**(self.project.environment if self.project else {}), **self.variables}
 
 
+def wants_old_runtime(config: Config) -> bool:
+    """Whether a config's Python or its sdk_version means a runtime before 0.17."""
+    return version_numbers(config.python_version)[:2] < (3, 10) or (0,) < version_numbers(config.sdk_version) < (0, 17)
+
+
 def plan_project(config: Config, document: JSON | None, *, is_local: bool) -> Project:
     """How the container gets the project. Raises ConfigError: the config cannot be read again."""
     schema = render_schema(document).encode() if document is not None else b""
@@ -6081,8 +6086,7 @@ def plan_project(config: Config, document: JSON | None, *, is_local: bool) -> Pr
         own = read_bytes(os.path.join(config.project, config.file_name))
     except OSError as error:
         raise ConfigError(f"{config.file_name} cannot be read any more: {error.strerror}") from error
-    old = version_numbers(config.python_version)[:2] < (3, 10) or (0,) < version_numbers(config.sdk_version) < (0, 17)
-    renamed = old and config.file_name != "cog.yaml"
+    renamed = wants_old_runtime(config) and config.file_name != "cog.yaml"
     files = {config.file_name: own, **({".cog/openapi_schema.json": schema} if schema else {}),
              **({"cog.yaml": own} if renamed else {})}
     copied = renamed or not is_local or not os.access(config.project, os.W_OK)
@@ -14976,6 +14980,11 @@ def read_model_source(options: Options, config: Config, world: World) -> Model:
         found = read_schema(predict, config.project, train=train, places=dict(config.places))
     except GrammarError as error:
         return Model(config, None, (), error, needs_python=True)
+    except SchemaError as error:
+        if not (predict and train) or wants_old_runtime(config):  # which loads both, whatever it is to do
+            raise
+        found = read_schema(predict, config.project, places=dict(config.places))
+        world.console.warn(f"{error}; predictions work, trainings do not")
     if config.concurrency_max > 1 and not found.concurrency:
         place = dict(config.places)["concurrency"]
         world.console.warn(f"{place}: concurrency requires an async run() or predict() method; "

@@ -189,6 +189,18 @@ def test_a_model_that_is_not_where_cog_yaml_says_is_told_with_its_line(call, ech
     assert hint in caught.value.hint
 
 
+def test_a_train_function_that_cannot_be_read_leaves_predictions_alone(call, echo):
+    (echo / "train.py").write_text("def train(steps: int):\n    ...\n")
+    config = "build:\n  python_version: '3.11'\n{}predict: predict.py:Predictor\ntrain: train.py:train\n"
+    (echo / "cog.yaml").write_text(config.format(""))
+    found = call("inspect", "--json", cwd=echo)
+    assert "train.py:1" in found.err and "predictions work, trainings do not" in found.err
+    assert set(json.loads(found.out)["schema"]["components"]["schemas"]) >= {"Input", "Output"}
+    (echo / "cog.yaml").write_text(config.format("  sdk_version: 0.16.12\n"))
+    with pytest.raises(cogpredict.SchemaError, match="train.py:1: train has no return type"):
+        call("inspect", cwd=echo)
+
+
 def test_inspect_shows_a_training_where_there_is_nothing_else(call, echo):
     (echo / "cog.yaml").write_text("build:\n  python_version: '3.11'\ntrain: train.py:train\n")
     (echo / "train.py").write_text("from cog import BaseModel, Path\nclass TrainingOutput(BaseModel):\n"
