@@ -8471,7 +8471,9 @@ class Engine(Wire):
         query = {"since": "1", "until": f"{time.time():.6f}", "filters": filters}
         try:
             state = (self.container_inspect(container) or {}).get("State") or {}
-            return bool(state.get("OOMKilled")) or any(True for _ in self._stream("GET", "/events", query, timeout=2.0))
+            if state.get("OOMKilled") or self.is_podman:  # which reports no such event
+                return bool(state.get("OOMKilled"))
+            return any(True for _ in self._stream("GET", "/events", query, timeout=2.0))
         except CogError:
             return False  # an engine whose clock is behind ours, or that is gone
 
@@ -14878,7 +14880,7 @@ def is_archive(image: str) -> bool:
 def load_image(engine: Engine, path: str, world: World) -> str:
     """The name of the image in a tar, which the engine has loaded. Raises EngineError, UsageError."""
     console = world.console
-    hint = "IMAGE must be a tar that `docker save` made, plain or compressed (zstd: Docker 23 and newer, Podman)"
+    hint = "IMAGE must be a tar that `docker save` made, plain or compressed (Docker 20.10 reads no zstd)"
     if path == "-" and world.stdin.isatty():
         raise UsageError("IMAGE -: stdin is a terminal", hint="docker save IMAGE | cog.pyz predict -")
     console.phase(f"Loading {path if path != '-' else 'the image on stdin'}...")
@@ -14983,6 +14985,7 @@ def read_model_source(options: Options, config: Config, world: World) -> Model:
     except SchemaError as error:
         if not (predict and train) or wants_old_runtime(config):  # which loads both, whatever it is to do
             raise
+        config = config._replace(train="")
         found = read_schema(predict, config.project, places=dict(config.places))
         world.console.warn(f"{error}; predictions work, trainings do not")
     if config.concurrency_max > 1 and not found.concurrency:
@@ -15180,15 +15183,16 @@ def plan_development(config: Config, settings: BuildSettings, options: Options) 
     return files, development_image(config.project, build_digest(files, config.project, options.platform))
 
 
-def build_secrets(config: Config, settings: BuildSettings, given: Mapping[str, bytes],
-                  console: Console) -> Mapping[str, bytes] | None:
-    """What the steps of a build may mount, by id; None where no step mounts anything."""
-    found = {**({PIP_SECRET: settings.pip_conf.encode()} if settings.pip_conf else {}), **given}
+def build_secrets(config: Config, settings: BuildSettings, options: Options,
+                  world: World) -> Mapping[str, bytes] | None:
+    """What the steps of a build may mount, by id; None where no step mounts anything. Raises UsageError."""
+    found = {PIP_SECRET: settings.pip_conf.encode()} if settings.pip_conf else {}
+    found.update(read_secret(text, config.project, world.environ) for text in options.secret)
     mounted = [mount.id for step in config.run for mount in step.mounts]
     for name in mounted:
         if name not in found:
-            console.warn(f"build.run mounts the secret {name} and goes without it: "
-                         f"`cog.pyz build --secret id={name},src=FILE` gives it")
+            world.console.warn(f"build.run mounts the secret {name} and goes without it: "
+                               f"`cog.pyz build --secret id={name},src=FILE` gives it")
     return found if found or mounted else None
 
 
@@ -15212,7 +15216,7 @@ def find_development_image(engine: Engine, config: Config, options: Options, wor
     environ = with_docker_proxies(world.environ, world.home)
     build_from_files(engine, files, {**build_query(options, environ), "t": name},
                      {PROJECT_LABEL: config.project}, world.console, quiet=is_quiet(options),
-                     secrets=build_secrets(config, settings, {}, world.console))
+                     secrets=build_secrets(config, settings, options, world))
     for image in engine.image_list(f"{PROJECT_LABEL}={config.project}"):
         for tag in image_tags(image) or [str(image["Id"])]:
             if tag != name and not tag.endswith(f"/{name}"):
@@ -15935,8 +15939,7 @@ def cmd_build(options: Options, world: World) -> int:
     config = model.config
     check_ignore(config.project)
     names, settings = image_names(options, config), read_settings(config, options, world)
-    secrets = build_secrets(config, settings, dict(read_secret(text, config.project, world.environ)
-                                                   for text in options.secret), world.console)
+    secrets = build_secrets(config, settings, options, world)
     for flag in NOT_YET:
         if getattr(options, flag) != Options._field_defaults[flag]:
             world.console.warn(f"{FLAGS[flag][0]} does nothing yet")

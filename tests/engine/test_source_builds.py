@@ -90,6 +90,24 @@ def test_a_step_may_do_without_a_secret_that_is_not_given(model, name):
     assert code == 0 and err.count("--secret id=key,src=FILE") == 1, err
 
 
+def test_the_image_that_is_asked_for_inputs_gets_the_secrets_too_and_no_train_that_cannot_be_read(model, name):
+    run = model("echo")
+    change(run.project, "build:\n", "build:\n  run:\n"
+           f"  - command: test -s /k && echo {os.urandom(4).hex()}\n"
+           "    mounts: [{type: secret, id: key, target: /k}]\n")
+    with (run.project / "cog.yaml").open("a") as config:
+        config.write("train: train.py:train\n")
+    (run.project / "train.py").write_text("def train(steps: int): ...\n")
+    (run.project / "predict.py").write_text(
+        "from encodings.aliases import aliases\nfrom cog import BasePredictor, Input\n"
+        "class Predictor(BasePredictor):\n    def predict(self, text: str = Input(choices=sorted(aliases))) -> str:\n"
+        "        return text\n")
+    code, _, err = run("build", "-t", name, "--secret", "id=key,env=KEY", KEY=NOT_FOR_OTHERS)
+    assert code == 0 and "goes without it" not in err and err.count("trainings do not") == 1, err
+    code, _, err = run("predict", name, "-i", "text=no codec")
+    assert code == 2 and "must be one of: 037, " in err, err
+
+
 def test_credentials_of_an_index_stay_out_of_the_image(model, name):
     asked = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
     index = subprocess.run([sys.executable, "-c", asked],

@@ -440,11 +440,14 @@ def test_out_of_memory_is_known_from_the_state_or_from_the_events() -> None:
         Step("GET /v1.41/events", chunked(b'{"status": "oom"}\n')),
         Step(f"GET {C}/json", gone), Step("GET /v1.41/events", chunked()),
         Step(f"GET {C}/json", reply("500 Internal Server Error", b'{"message": "shutting down"}')),
+        Step(f"GET {C}/json", gone),
     ]) as fake, fake.engine() as engine:
         assert engine.was_oom_killed("c0ffee")
         assert engine.was_oom_killed("c0ffee")
         assert engine.was_oom_killed("c0ffee")
         assert not engine.was_oom_killed("c0ffee")
+        assert not engine.was_oom_killed("c0ffee")
+        engine.is_podman = True  # it has no such event, and is not asked for one
         assert not engine.was_oom_killed("c0ffee")
 
 

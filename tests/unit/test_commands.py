@@ -196,6 +196,7 @@ def test_a_train_function_that_cannot_be_read_leaves_predictions_alone(call, ech
     found = call("inspect", "--json", cwd=echo)
     assert "train.py:1" in found.err and "predictions work, trainings do not" in found.err
     assert set(json.loads(found.out)["schema"]["components"]["schemas"]) >= {"Input", "Output"}
+    assert "train" not in json.loads(found.out)["config"]
     (echo / "cog.yaml").write_text(config.format("  sdk_version: 0.16.12\n"))
     with pytest.raises(cogpredict.SchemaError, match="train.py:1: train has no return type"):
         call("inspect", cwd=echo)
