@@ -143,8 +143,7 @@ def test_weights_keep_their_layer_when_the_source_changes(cog, project, tmp_path
     source.write_text("import os\n" + source.read_text().replace(
         '" ".join([text] * repeat)', 'str(os.path.getsize("weights/a.bin"))'))
     second = layers()
-    same = sum(one == other for one, other in zip(first, second))
-    assert first != second and same == len(first) - 2  # all but the source and what tidies up behind it
+    assert second[:-2] == first[:-2] and second[-2] != first[-2]  # what tidies up comes last: its times may be the same
     assert cog("predict", project).out == f"{11 << 20}\n"
     (tmp_path / "weights" / "a.bin").unlink()
     assert "No files of weights" in cog("build", "-t", project, "--separate-weights").err
