@@ -987,7 +987,8 @@ APT_MOVED = {
     "openjdk-17-jdk": "default-jdk", "openjdk-17-jre": "default-jre", "python3-distutils": "python3-setuptools",
     "youtube-dl": "yt-dlp",
 }
-TOP_KEYS = ("build", "image", "model", "run", "predict", "train", "concurrency", "environment", "weights")
+TOP_KEYS = ("build", "image", "model", "run", "predict", "train", "concurrency", "environment", "observability",
+            "weights")
 BUILD_KEYS = ("python_version", "gpu", "cuda", "cudnn", "python_requirements", "python_packages", "system_packages",
               "run", "pre_install", "sdk_version")
 RESERVED_NAMES = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "PYTHONUNBUFFERED", "LIBRARY_PATH",
@@ -997,6 +998,11 @@ FOLDER_REMEDY = "code of the project is imported from /src: leave it out, or nam
 ARTIFACT_SUFFIXES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 INDEX_OPTIONS = {"-f": "--find-links", "-i": "--index-url", "--find-links": "", "--index-url": "",
                  "--extra-index-url": "", "--trusted-host": ""}
+TRACING_SDK, TRACING_PYTHON = (0, 23), (3, 10)  # the oldest that trace
+SAMPLERS = ("always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off",
+            "parentbased_traceidratio")
+TRACE_KEYS = ("enabled", "sampler", "sampler_arg", "trace_header", "trace_header_format")
+TAKEN_HEADERS = ("authorization", "cookie", "host", "traceparent", "tracestate")
 GLOBAL_OPTIONS = ("--pre", "--no-index", "--prefer-binary", "--require-hashes")
 
 
@@ -1012,6 +1018,16 @@ class RunStep(NamedTuple):
 
     command: str
     mounts: tuple[SecretMount, ...] = ()
+
+
+class Tracing(NamedTuple):
+    """`observability` with its traces enabled."""
+
+    sampler: str = "parentbased_always_off"
+    sampler_arg: str = ""  # the share of a ratio sampler, 0 to 1
+    header: str = ""  # one more HTTP header that brings a trace
+    header_format: str = "w3c"
+    file: str = ""  # FILE.py that makes the tracer provider of the model's Python, relative to the project
 
 
 class Config(NamedTuple):
@@ -1039,6 +1055,7 @@ class Config(NamedTuple):
     places: tuple[tuple[str, str], ...] = ()  # FILE:LINE of predict, train and concurrency; of "", the file
     sdk_version: str = ""
     concurrency_max: int = 0
+    tracing: Tracing | None = None
     warnings: tuple[str, ...] = ()
 
     def warned(self, *texts: str, **changes: Any) -> Config:
@@ -1602,6 +1619,62 @@ def read_concurrency(reading: Reading, node: Any, python_version: str) -> int:
     return int(text)
 
 
+def read_tracing(reading: Reading, node: Any) -> Tracing | None:
+    """`observability`, where its traces are enabled."""
+    top = reading.mapping(node, "observability", ("config", "traces"))
+    traces = reading.mapping(top.get("traces"), "observability.traces", TRACE_KEYS)
+    texts = {key: reading.text(traces.get(key), f"observability.traces.{key}") for key in TRACE_KEYS[1:]}
+    found = Tracing(texts["sampler"] or Tracing().sampler, texts["sampler_arg"], texts["trace_header"],
+                    texts["trace_header_format"] or Tracing().header_format, read_tracing_file(reading, top))
+    is_enabled = reading.flag(traces.get("enabled"), "observability.traces.enabled")
+    if "traces" in top and "enabled" not in traces:
+        reading.fault(top["traces"], "observability.traces has no enabled", "write enabled: true")
+    elif found.file and not is_enabled:
+        reading.fault(top["config"], "observability.config stands there without traces",
+                      "it takes traces: with enabled: true beside it")
+    for key, problem, takes in list_tracing_faults(found):
+        reading.fault(traces.get(key, top.get("traces")), f"observability.traces.{key} {problem}", takes)
+    return found if is_enabled else None
+
+
+def list_tracing_faults(tracing: Tracing) -> list[tuple[str, str, str]]:
+    """What is wrong with the settings of traces: the key, what was found, what is accepted."""
+    import re
+
+    faults = []
+    takes_ratio = tracing.sampler.endswith("ratio")
+    if tracing.sampler not in SAMPLERS:
+        faults.append(("sampler", f'is "{tracing.sampler}"', f"it takes one of {', '.join(SAMPLERS)}"))
+    elif takes_ratio and not re.fullmatch(r"0*(0?\.\d+|0|1)(\.0*)?", tracing.sampler_arg):
+        faults.append(("sampler_arg", f'is "{tracing.sampler_arg}"', f"{tracing.sampler} takes a number from 0 to 1"))
+    elif tracing.sampler_arg and not takes_ratio:
+        faults.append(("sampler_arg", f"stands beside {tracing.sampler}", "only ratio samplers take it: leave it out"))
+    if tracing.header and (tracing.header.lower() in TAKEN_HEADERS
+                           or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", tracing.header)):
+        faults.append(("trace_header", f'is "{tracing.header}"', "it takes the name of an HTTP header of its own"))
+    if tracing.header_format not in ("w3c", "jaeger"):
+        faults.append(("trace_header_format", f'is "{tracing.header_format}"', "it takes w3c or jaeger"))
+    return faults
+
+
+def read_tracing_file(reading: Reading, top: dict[str, Any]) -> str:
+    """`observability.config`: a Python file of the project, as a path without detours."""
+    text = reading.text(top.get("config"), "observability.config")
+    path = os.path.normpath(text) if text else ""
+    if not path:
+        return ""
+    if path.startswith(("/", "../")) or not path.endswith(".py"):
+        reading.fault(top["config"], f'observability.config is "{text}"', "it takes a .py file inside the project")
+        return ""
+    try:
+        reading.read(path)
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", "") or error
+        reading.fault(top["config"], f'observability.config "{text}" cannot be read: {problem}',
+                      "it takes a .py file, relative to the folder of cog.yaml")
+    return path
+
+
 def read_sdk_version(reading: Reading, node: Any) -> str:
     """`build.sdk_version`: a version of the cog package, or `prerelease`."""
     import re
@@ -1787,6 +1860,7 @@ def parse_config(text: str, file_name: str, read: Callable[[str], str], project:
                                           if name in top)),
         sdk_version=read_sdk_version(reading, build.get("sdk_version")),
         concurrency_max=read_concurrency(reading, top.get("concurrency"), python_version),
+        tracing=read_tracing(reading, top.get("observability")),
     )
     if reading.faults:
         raise ConfigError("\n".join(by_line(reading.faults)))
@@ -1858,7 +1932,17 @@ def complete_config(config: Config) -> Config:
     row, config = complete_torch(config, requirements)
     if config.gpu:
         config = complete_cuda(config, row)
-    return complete_packages(complete_requirements(config, requirements, row))
+    return complete_tracing(complete_packages(complete_requirements(config, requirements, row)))
+
+
+def complete_tracing(config: Config) -> Config:
+    """The config without `observability`, and a warning, where the runtime that it gets does not trace."""
+    sdk = version_numbers(config.sdk_version)
+    if config.tracing and (sdk and sdk < TRACING_SDK or version_numbers(config.python_version) < TRACING_PYTHON):
+        needed, python = (".".join(map(str, numbers)) for numbers in (TRACING_SDK, TRACING_PYTHON))
+        return config.warned(f"observability is left out: it needs Cog {needed} and Python {python} or newer",
+                             tracing=None)
+    return config
 
 
 def complete_packages(config: Config) -> Config:
@@ -2064,6 +2148,15 @@ def run_step_json(step: RunStep) -> JSON:
     return {"command": step.command, **({"mounts": mounts} if mounts else {})}
 
 
+def tracing_json(tracing: Tracing) -> JSON:
+    """`observability` as the label has it."""
+    traces = {"enabled": True, **dict(zip(TRACE_KEYS[1:], tracing))}
+    if not tracing.header:
+        del traces["trace_header_format"]
+    return {**({"config": tracing.file} if tracing.file else {}),
+            "traces": {key: value for key, value in traces.items() if value}}
+
+
 def config_json(config: Config) -> JSON:
     """The object of the label run.cog.config: the completed config in cog.yaml's keys, empty ones left out."""
     build: JSON = {
@@ -2077,6 +2170,7 @@ def config_json(config: Config) -> JSON:
         "predict": config.predict, "train": config.train,
         "concurrency": {"max": config.concurrency_max} if config.concurrency_max else None,
         "environment": [f"{name}={value}" for name, value in config.environment],
+        "observability": tracing_json(config.tracing) if config.tracing else None,
     }
     return {key: value for key, value in document.items() if value}
 
@@ -5052,6 +5146,8 @@ PIP_MOUNTS = "--mount=type=cache,target=/root/.cache/pip"
 PIP_SECRET = "pip.conf"  # the secret's id
 CERTIFICATES = "/usr/local/share/ca-certificates"
 CERTIFICATE_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+TRACING_FILE = "/.cog/telemetry.py"  # where the runtime looks for it
+TRACING_PACKAGES = ("opentelemetry-exporter-otlp-proto-http==1.44.0", "opentelemetry-exporter-otlp-proto-grpc==1.44.0")
 APT_MOUNT = "--mount=type=cache,target=/var/cache/apt,sharing=locked"
 PIP_SETTINGS = ("index-url", "extra-index-url", "find-links", "trusted-host", "proxy", "timeout", "retries")
 # What a CUDA base lacks: the shared libraries of Python's own modules, and tools that build steps there rely on
@@ -5186,7 +5282,8 @@ def render_dockerfile(config: Config, settings: BuildSettings) -> str:
     lines = [
         *render_base(config, settings), *render_certificates(settings), *render_user_environment(config.environment),
         *render_apt(config, settings), *render_python(config, settings), *render_packages(config, settings),
-        *render_runtime(config, settings), *render_run_steps(config, settings), "WORKDIR /src", "EXPOSE 5000",
+        *render_runtime(config, settings), *render_tracing(config.tracing, settings),
+        *render_run_steps(config, settings), "WORKDIR /src", "EXPOSE 5000",
     ]
     if not settings.for_development:
         lines += render_environment(runtime_environment(config))
@@ -5343,6 +5440,19 @@ def render_runtime(config: Config, settings: BuildSettings) -> list[str]:
     return [*copy, pip_install(settings, words)]
 
 
+def render_tracing(tracing: Tracing | None, settings: BuildSettings) -> list[str]:
+    """The steps that make the runtime trace: what sends the traces, the model's own file, and the variables."""
+    if not tracing:
+        return []
+    values = {"COG_TRACE_CONFIGURED": "true", "COG_TRACE_ENABLED": "true", "COG_TRACE_SAMPLER": tracing.sampler,
+              "COG_TRACE_SAMPLER_ARG": tracing.sampler_arg, "COG_TRACE_HEADER": tracing.header,
+              "COG_TRACE_HEADER_FORMAT": tracing.header and tracing.header_format,
+              "COG_OBSERVABILITY_CONFIG": tracing.file and TRACING_FILE}
+    return [pip_install(settings, " ".join(TRACING_PACKAGES)),
+            *([f"COPY {BUILD_FOLDER}/telemetry.py {TRACING_FILE}"] if tracing.file else []),
+            *render_environment({name: value for name, value in values.items() if value})]
+
+
 def render_run_steps(config: Config, settings: BuildSettings) -> list[str]:
     """The commands of cog.yaml, each a step, with its secrets. Python is where some look for it: in Cog's own images it
     is pyenv's."""
@@ -5378,6 +5488,12 @@ def build_files(config: Config, settings: BuildSettings, read: Callable[[str], b
             files[name] = read(path)
         except OSError as error:
             raise ConfigError(f"requirement ./{path} cannot be read: {error.strerror}",
+                              hint="it takes a file inside the project") from error
+    if config.tracing and config.tracing.file:
+        try:
+            files["telemetry.py"] = read(config.tracing.file)
+        except OSError as error:
+            raise ConfigError(f"observability.config {config.tracing.file} cannot be read: {error.strerror}",
                               hint="it takes a file inside the project") from error
     for number, text in enumerate(settings.ca_certificates):
         files[f"certificates/cog-ca-cert{f'-{number + 1}' if number else ''}.crt"] = text.encode()
@@ -12989,7 +13105,7 @@ def process_notice(config: Config) -> str:
     lost = [text for text, is_lost in (
         (f"system_packages ({', '.join(config.system_packages)})", config.system_packages),
         (f"run ({steps})", config.run), (f"the image with CUDA {config.cuda}", config.gpu and config.cuda),
-        (f"/src/, which {source} names", reads_src)) if is_lost]
+        ("observability", config.tracing), (f"/src/, which {source} names", reads_src)) if is_lost]
     without = f"; without {', '.join(lost)}" if lost else ""
     return f"not isolated: the model runs as you, in a virtual environment{without}"
 

@@ -109,6 +109,47 @@ def test_a_cuda_base_that_cannot_be_had_is_done_without_unless_it_was_asked_for(
     assert "The image is without NVIDIA's libraries" in err and "--no-cache" in err
 
 
+TELEMETRY = """
+import os
+from opentelemetry.sdk.trace import TracerProvider
+
+class Own(TracerProvider):
+    pass
+
+def create_tracer_provider():
+    return Own(shutdown_on_exit=False)
+
+def configure_instrumentation():
+    os.environ["CONFIGURED"] = "by telemetry.py"
+"""
+TRACED = """
+import os
+from cog import BasePredictor
+from opentelemetry import trace
+
+class Predictor(BasePredictor):
+    def predict(self, text: str = "a") -> str:
+        with trace.get_tracer(__name__).start_as_current_span("reading"):
+            return f"{text} {type(trace.get_tracer_provider()).__name__} {os.environ['CONFIGURED']}"
+"""
+
+
+def test_a_model_traces_with_its_own_provider(model):
+    run = model("echo")
+    config = run.project / "cog.yaml"
+    text = "build: {python_version: '3.11'}\npredict: predict.py:Predictor\n"
+    config.write_text(text + "observability:\n  config: telemetry.py\n  traces: {enabled: true}\n")
+    (run.project / "predict.py").write_text(TRACED)
+    (run.project / "telemetry.py").write_text(TELEMETRY)
+    code, out, err = run("predict")
+    assert (code, out) == (0, "a Own by telemetry.py\n"), err
+    (run.project / "telemetry.py").write_text(TELEMETRY.replace("by telemetry", "anew by telemetry"))
+    code, out, err = run("predict")
+    assert (code, out) == (0, "a Own anew by telemetry.py\n"), err
+    code, out, err = run("predict", "--engine", "none", "--dry-run")
+    assert "in a virtual environment; without observability" in err, err
+
+
 def test_an_asynchronous_model(model):
     code, out, err = model("waits")("predict", "-i", "words=3")
     assert code == 0, err
