@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -741,13 +742,25 @@ def test_the_helper_ends_wherever_the_near_end_leaves(size: int, monkeypatch: py
         os.close(descriptor)
 
 
+def ignores(pid: str, number: int) -> bool:
+    """Whether a process ignores a signal."""
+    ignored = re.search(r"SigIgn:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(ignored[1], 16) >> number - 1 & 1)
+
+
 @pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="semaphores are no files here")
 def test_a_killed_group_leaves_no_semaphore():
-    program = ("import multiprocessing, time; lock = multiprocessing.get_context('spawn').Lock();"
-               "print(lock._semlock.name, flush=True); time.sleep(100)")
+    program = ("import multiprocessing, time; from multiprocessing import resource_tracker as module;"
+               "lock = multiprocessing.get_context('spawn').Lock();"
+               "print(lock._semlock.name, module._resource_tracker._pid, flush=True); time.sleep(100)")
     child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, start_new_session=True)
-    path = f"/dev/shm/sem.{child.stdout.readline().decode().strip()[1:]}"
+    name, tracker = child.stdout.readline().decode().split()
+    path = f"/dev/shm/sem.{name[1:]}"
     assert os.path.exists(path)
+    deadline = time.monotonic() + 30
+    while not ignores(tracker, signal.SIGTERM):  # from then on the tracker is at its work
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     c.helper_kill(f"group:{child.pid}", None)
     assert child.wait(5) == -signal.SIGKILL and not os.path.exists(path)
     child.stdout.close()
