@@ -471,6 +471,7 @@ class Options(NamedTuple):
     base_image: str = ""
     use_cog_base_image: str = ""
     use_cuda_base_image: str = "auto"
+    registry: str = ""
     no_cache: bool = False
     openapi_schema: str = ""
     progress: str = ""
@@ -627,6 +628,7 @@ FLAGS: dict[str, tuple[str, str, Any, str]] = {
     "base_image": ("--base-image", "IMAGE", "text", "build on this image (default: by cog.yaml, or COG_BASE_IMAGE)"),
     "use_cog_base_image": ("--use-cog-base-image", "", ("true", "false"), "build on Cog's base image (default false)"),
     "use_cuda_base_image": ("--use-cuda-base-image", "WHEN", ("true", "false", "auto"), "build on NVIDIA's CUDA image"),
+    "registry": ("--registry", "HOST", "text", "where Cog's base images are (default: COG_REGISTRY_HOST, or r8.im)"),
     "no_cache": ("--no-cache", "", "flag", "build again, whatever has been built"),
     "openapi_schema": ("--openapi-schema", "FILE", "text", "the model's schema, instead of reading its source"),
     "progress": ("--progress", "MODE", ("auto", "tty", "plain", "quiet"), "how progress is shown (default auto)"),
@@ -657,7 +659,7 @@ EXEC_ABOUT = ("Run a command in the environment of the model in this folder, whi
               "before CMD; all that follows is the command's.")
 
 ALWAYS = ("debug", "no_color", "quiet")
-DOCKERFILE_FLAGS = ("file", "base_image", "use_cog_base_image", "use_cuda_base_image")
+DOCKERFILE_FLAGS = ("file", "base_image", "use_cog_base_image", "use_cuda_base_image", "registry")
 OF_OLD = ("--skip-schema-validation", "--x-fast", "--x-localimage")  # of other builds, without a meaning here
 NOT_YET = ("timestamp", "strip", "precompile")
 BUILD_FLAGS = ("tag", "secret", "build_arg", "separate_weights", *NOT_YET)
@@ -698,7 +700,7 @@ GROUPS = {  # the flags in a command's help, by what they are about
                              "network", "volume", "user", "shm_size", "env", "env_file", "use_replicate_token",
                              "setup_timeout", "timeout"),
     "how it is built": ("file", "tag", "secret", "build_arg", "base_image", "use_cog_base_image", "use_cuda_base_image",
-                        "no_cache", "openapi_schema", "separate_weights", *NOT_YET),
+                        "registry", "no_cache", "openapi_schema", "separate_weights", *NOT_YET),
     "what is shown": ("progress", *ALWAYS),
 }
 PREDICT_EXAMPLES = (
@@ -5527,8 +5529,10 @@ def read_build_settings(config: Config, environ: Mapping[str, str], cwd: str, ma
     if coglet and not sdk:
         words += sdk_words(config.sdk_version, coglet)
     certificates = read_certificates(environ.get("COG_CA_CERT", ""), cwd)
-    return BuildSettings(base_image=environ.get("COG_BASE_IMAGE", ""), ca_certificates=certificates,
-                         pip_conf=read_pip_conf(environ), runtime=words, wheels=tuple(wheels))
+    return BuildSettings(base_image=environ.get("COG_BASE_IMAGE", ""),
+                         registry=environ.get("COG_REGISTRY_HOST") or BuildSettings().registry,
+                         ca_certificates=certificates, pip_conf=read_pip_conf(environ), runtime=words,
+                         wheels=tuple(wheels))
 
 
 def find_wheel(variable: str, package: str, path: str, machine: str) -> str:
@@ -15253,11 +15257,11 @@ def read_settings(config: Config, options: Options, world: World, *, for_develop
     weights = find_weights(config.project, read_rules(config.project)) if options.separate_weights else frozenset()
     if options.separate_weights and not weights:
         world.console.info("No files of weights of 10 MiB or more: there is no layer of their own")
-    base = options.base_image or settings.base_image
-    if base:
-        parse_reference(base)
+    base, registry = options.base_image or settings.base_image, options.registry or settings.registry
+    for name in (*((base,) if base else ()), f"{registry}/cog-base"):
+        parse_reference(name)
     return settings._replace(
-        weights=weights, base_image=base,
+        weights=weights, base_image=base, registry=registry,
         use_cog_base_image=options.use_cog_base_image == "true",
         use_cuda_base_image=options.use_cuda_base_image != "false", for_development=for_development)
 

@@ -56,6 +56,12 @@ def test_debug_prints_the_dockerfile_of_a_build(call, echo):
         with pytest.raises(cogpredict.UsageError):
             call("debug", "--base-image", name, cwd=echo)
     assert call("debug", "--use-cog-base-image", cwd=echo).out.startswith("FROM r8.im/cog-base:python3.11\n")
+    assert call("debug", "--use-cog-base-image", "--registry", "h.example:5000", cwd=echo, COG_REGISTRY_HOST="x.example"
+                ).out.startswith("FROM h.example:5000/cog-base:python3.11\n")
+    assert call("debug", "--use-cog-base-image", cwd=echo, COG_REGISTRY_HOST="x.example"
+                ).out.startswith("FROM x.example/cog-base:python3.11\n")
+    with pytest.raises(cogpredict.UsageError, match="is not the name of an image"):
+        call("debug", "--registry", "https://h.example", cwd=echo)
 
 
 def test_debug_reads_the_config_that_f_names_and_how_many_predictions_run_at_once(call, echo):
