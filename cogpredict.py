@@ -4817,8 +4817,9 @@ def find_text_faults(name: str, value: str, fragment: JSON) -> Iterator[Fault]:
     import re
 
     if is_file(fragment) and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", value):
+        top, _, rest = name.partition(".")
         yield Fault(f'invalid input "{name}": "{value[:100]}" is not a URL; a file is given as @PATH',
-                    hint=f"-i {name.partition('.')[0]}=@{value[:100]}")
+                    hint=f"-i {top}=@{value[:100]}" if not rest or rest.isdigit() else "")
     if not is_utf8(value):
         yield Fault(f'invalid input "{name}": its text is not UTF-8', hint="a file is given as @PATH")
     if len(value) > fragment.get("maxLength", len(value)):
@@ -4995,9 +4996,11 @@ class InputParser:
         if isinstance(value, str) and is_file(fragment):
             return self.from_json(name, value, fragment)
         if isinstance(value, list):
-            return [self._with_files(name, item, array_items(fragment)) for item in value]
+            items = array_items(fragment)
+            return [self._with_files(f"{name}.{number}", item, items) for number, item in enumerate(value)]
         if isinstance(value, dict):
-            return {key: self._with_files(name, item, property_of(fragment, key)) for key, item in value.items()}
+            return {key: self._with_files(f"{name}.{key}", item, property_of(fragment, key))
+                    for key, item in value.items()}
         return value
 
     def _from_file(self, name: str, path: str, fragment: JSON) -> Value:
@@ -5026,7 +5029,8 @@ class InputParser:
     def finish(self, values: JSON) -> JSON:
         """The values. Raises InputError: something was wrong with them, and the schema's complaints go along."""
         if self._faults:
-            raise_faults(self._faults + find_value_faults(values, self._schema, self._skipped))
+            skipped = {name.partition(".")[0] for name in self._skipped}
+            raise_faults(self._faults + find_value_faults(values, self._schema, skipped))
         return values
 
 

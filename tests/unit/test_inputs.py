@@ -398,8 +398,16 @@ def test_json_files_inside(shelf: Shelf) -> None:
 
 
 def test_json_a_missing_file_inside(shelf: Shelf) -> None:
-    with pytest.raises(cog.InputError, match='^input "fs": open gone.png: no such file or directory$'):
-        from_json(shelf, schema_of(fs=array(FILE)), '{"fs": ["@gone.png"]}')
+    group = {"type": "object", "properties": {"f": FILE, "l": array(FILE)}}
+    schema = schema_of(("g",), fs=array(FILE), g=group)
+    with pytest.raises(cog.InputError) as caught:
+        from_json(shelf, schema, '{"fs": ["@a.png", "@gone.png"], "g": {"f": "@gone.jpg", "l": ["@gone"]}}')
+    assert str(caught.value).splitlines()[1:] == [
+        f'- input "{name}": open {path}: no such file or directory'
+        for name, path in (("fs.1", "gone.png"), ("g.f", "gone.jpg"), ("g.l.0", "gone"))]
+    with pytest.raises(cog.InputError, match='^invalid input "g.f": "a.png" is not a URL; ') as caught:
+        from_json(shelf, schema, '{"g": {"f": "a.png"}}')
+    assert caught.value.hint == ""
 
 
 @pytest.mark.parametrize(("text", "said"), [
