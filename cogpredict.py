@@ -6985,6 +6985,12 @@ class ReplyParser(MessageParser):
         super().__init__(limit=limit)
         self._method = method
 
+    def _find_end(self, start: int) -> int:
+        """As for any message. Raises StreamError: no reply begins so, and who sent it may wait for an answer."""
+        if self._framing == "head" and not b"HTTP/".startswith(self._line.lstrip()[:5]):
+            raise StreamError(f"no HTTP message begins with {bytes(self._line[:80])!r}")
+        return super()._find_end(start)
+
     def begin(self, head: Head) -> list[Head | Body | End]:
         """What a head means; what is fed then is its body. Raises StreamError: it has no status."""
         status = head.start[1]
@@ -13345,7 +13351,8 @@ class ProcessHost(Host):
 BODY_LIMIT = 100 << 20  # bytes of a request that runtimes from 0.17 on take
 COMING_UP = 30.0  # seconds for which a server may end connections unanswered, or have a gateway answer for it
 PEEK_LIMIT = 5.0  # seconds for which the schema of a model that may not be ready is waited for
-STALL_LIMIT = 60.0  # seconds between two pieces of a file that is fetched
+STALL_LIMIT = 60.0  # seconds between two pieces of a file that is fetched, or until a model's schema comes
+SCHEME_HINT = "is it http:// or https://, and the right port?"
 POLL_PAUSES = (0.1, 1.0)  # seconds between two questions whether the model is ready: at first, and at most
 REDIRECT_LIMIT = 5
 
@@ -13585,8 +13592,8 @@ class Web:
         connection.sendall(render_head(f"CONNECT {goal} HTTP/1.1", sent.items()))
         try:
             status = read_head(connection)[0].start[1:]
-        except ConnectionError as error:
-            raise ModelGone(f"the proxy {proxy.place} ended the connection to {goal}") from error
+        except (ConnectionError, StreamError) as error:
+            raise ModelGone(f"the proxy {proxy.place} makes no connection to {goal}: {error}") from error
         if not status[0].startswith("2"):
             raise ModelGone(f"the proxy {proxy.place} refuses a connection to {goal}: {' '.join(status)}",
                             hint="its variable may need a user: https_proxy=http://USER:PASSWORD@HOST:PORT"
@@ -13684,10 +13691,6 @@ class UrlHost(Host):
         if answer.status in (0, 502, 503, 504) and not late and not garbled:
             answer.close()
             return
-        if not answer.status:
-            answer.close()
-            raise ModelGone(f"{self.endpoint} " + ("answers, but not in HTTP" if garbled else "ends every connection "
-                            "without an answer"), hint="is it http:// or https://, and the right port?")
         error = self.explain("/health-check", answer)
         if error is not None:
             raise error
@@ -13698,7 +13701,8 @@ class UrlHost(Host):
 
     def _stranger(self, path: str, status: int) -> UsageError:
         return UsageError(f"no Cog model answers at {self.endpoint}: {path} returned status {status}",
-                          hint="--url is the address below which the model's /health-check and /predictions are")
+                          hint=SCHEME_HINT if status == 400 else
+                          "--url is the address below which the model's /health-check and /predictions are")
 
     def peek_document(self) -> JSON | None:
         """The model's OpenAPI document, if its server gives one without making us wait. Raises ModelGone."""
@@ -13727,9 +13731,12 @@ class UrlHost(Host):
 
     def explain(self, path: str, answer: Answer) -> CogError | None:
         """What an answer says of how the model is reached, if it says anything. Closes the answer then."""
-        status, url = answer.status, self.endpoint
+        status, url, is_first = answer.status, self.endpoint, path in ("/health-check", "/openapi.json")
         error: CogError | None = None
-        if status in (401, 403):
+        if not status:
+            said = "ends the connection without an answer" if answer.ready else "says nothing"
+            error = ModelGone(f"{url} " + ("answers, but not in HTTP" if answer.heard else said), hint=SCHEME_HINT)
+        elif status in (401, 403):
             what = "does not accept the token" if self._token else "wants a token"
             error = UsageError(f"{url} {what}: {path} returned status {status}",
                                hint="--token-env NAME names the variable that holds one")
@@ -13739,9 +13746,9 @@ class UrlHost(Host):
             goal = urljoin(f"{url}{path}", answer.headers.get("location", ""))
             goal = goal[:-len(path)] if goal.endswith(path) else goal
             error = UsageError(f"{url} sends us elsewhere: {path} returned status {status}", hint=f"--url {goal}")
-        elif status in (404, 405) and path != "/openapi.json":
+        elif (status in (404, 405) and path != "/openapi.json") or (status == 400 and is_first):
             error = self._stranger(path, status)
-        elif status >= 500 and path in ("/health-check", "/openapi.json"):
+        elif status >= 500 and is_first:
             error = ModelGone(f"{url} does not work: {path} returned status {status}")
         elif status == 407:
             error = ModelGone(f"the proxy on the way to {url} wants a user: status 407",
@@ -15666,7 +15673,8 @@ def run_job(job: Job, make_host: Callable[[Lane], Host], run: Run, world: World,
 
 def read_document(host: Host) -> JSON | None:
     """The OpenAPI document of a running model, if it has one. Raises ModelGone, UsageError: it cannot be asked."""
-    answer = host.request("GET", "/openapi.json")
+    answer = host.open("GET", "/openapi.json")
+    host.wait(lambda: answer.ready, time.monotonic() + STALL_LIMIT)
     error = host.explain("/openapi.json", answer)
     if error is not None:
         raise error

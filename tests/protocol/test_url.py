@@ -291,15 +291,36 @@ def test_an_answer_that_is_cut_is_posted_only_once(start, call, cut):
     assert len(model.asked("POST /predictions")) == 1
 
 
-def test_what_speaks_no_http_is_no_model(start, call, monkeypatch):
-    model = start()
+@pytest.mark.parametrize(("path", "command"), [("/health-check", "predict"), ("/openapi.json", "inspect")])
+def test_what_speaks_no_http_is_no_model(start, call, monkeypatch, path, command):
+    model, over = start(), threading.Event()
     monkeypatch.setattr(cogpredict, "COMING_UP", 0.3)
-    model.answers["GET /health-check"] = lambda handler: handler.wfile.write(b"SSH-2.0-x\r\n\r\n")
-    code, _, err = call("predict", "--url", model.url)
-    assert code == 6 and "answers, but not in HTTP" in err
-    model.answers["GET /health-check"] = lambda handler: handler.connection.shutdown(socket.SHUT_RDWR)
-    code, _, err = call("predict", "--url", model.url)
-    assert code == 6 and "ends every connection without an answer" in err
+
+    def greet(handler: Any) -> None:
+        handler.wfile.write(b"220 mail ESMTP\r\n")
+        over.wait(10)
+
+    for answer, said in (
+        (lambda handler: handler.wfile.write(b"SSH-2.0-x\r\n\r\n"), "answers, but not in HTTP"),
+        (greet, "answers, but not in HTTP"),
+        (lambda handler: handler.connection.shutdown(socket.SHUT_RDWR), "ends the connection without an answer"),
+    ):
+        model.answers[f"GET {path}"] = answer
+        code, _, err = call(command, "--url", model.url)
+        assert code == 6 and f"error: {model.url} {said}" in err and "hint: is it http:// or https://" in err
+    over.set()
+    model.answers[f"GET {path}"] = (400, b"Client sent an HTTP request to an HTTPS server.")
+    code, _, err = call(command, "--url", model.url)
+    assert code == 2 and "no Cog model answers at" in err and "hint: is it http:// or https://" in err
+
+
+def test_a_server_that_says_nothing_is_not_asked_for_its_schema_for_ever(start, call, monkeypatch):
+    model, over = start(), threading.Event()
+    monkeypatch.setattr(cogpredict, "STALL_LIMIT", 0.3)
+    model.answers["GET /openapi.json"] = lambda handler: over.wait(10)
+    code, _, err = call("inspect", "--url", model.url)
+    over.set()
+    assert code == 6 and f"error: {model.url} says nothing\nhint: is it http:// or https://" in err
 
 
 def test_too_large_a_request_is_not_begun(start, call, tmp_path):
@@ -457,7 +478,9 @@ def test_over_tls(start, call, tls, certificate, tmp_path):
     assert code == 6 and "is not trusted: " in err and "name that the certificate is for" in err
 
 
-def test_neither_tls_nor_anything_else(start, call):
+def test_neither_tls_nor_anything_else(start, call, tls):
+    code, _, err = call("inspect", "--url", start(tls=tls).url.replace("https:", "http:"))
+    assert code == 6 and "hint: is it http:// or https://" in err
     model = start()
     code, _, err = call("predict", "--url", model.url.replace("http:", "https:"))
     assert code == 6 and "does not speak TLS" in err and "http://" in err
@@ -500,6 +523,9 @@ def test_through_proxies(start, call, tls, certificate):
     code, _, err = call("predict", "--url", "https://other.example", https_proxy=place)
     assert code == 6 and f"the proxy 127.0.0.1:{proxy.port} refuses a connection to other.example:443: 404" in err
     assert "pa%40ss" not in err
+    proxy.answers = {"CONNECT model.example:443": lambda handler: handler.wfile.write(b"SSH-2.0-x\r\n\r\n")}
+    code, _, err = call("predict", "--url", "https://model.example", HTTPS_PROXY=f"http://{place}")
+    assert code == 6 and f"the proxy 127.0.0.1:{proxy.port} makes no connection to model.example:443: no HTTP" in err
 
 
 def test_a_plain_request_is_the_proxys_own(start, call):
