@@ -127,8 +127,9 @@ def test_proxies_reach_the_steps_and_stay_out_of_the_image(model, name):
     docker = run.project.parent / "docker"
     docker.mkdir()
     (docker / "config.json").write_text('{"proxies": {"default": {"noProxy": "here"}}}')
-    code, _, err = run("build", "-t", name, http_proxy=proxy, DOCKER_CONFIG=str(docker))
-    assert code == 0 and f"PROXY={proxy}=here" in err
+    for command in (["build", "-t", name], ["predict", "--no-cache", "-i", "text=x"]):
+        code, _, err = run(*command, http_proxy=proxy, DOCKER_CONFIG=str(docker))
+        assert code == 0 and f"PROXY={proxy}=here" in err, err
     assert all_of(name, NOT_FOR_OTHERS) == (False, False)
 
 
