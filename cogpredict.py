@@ -4143,6 +4143,12 @@ def parameters(target: Target) -> list[tuple[Any, Any]]:
     return arguments_of(spec)[1 if target.is_method and not is_static else 0 :]
 
 
+def input_name(target: Target, name: str) -> str:
+    """What a parameter is called by its callers: Python puts the class's name before a private one."""
+    owner = target.scope.owner.node.name.lstrip("_") if target.scope.owner else ""
+    return f"_{owner}{name}" if owner and name.startswith("__") and not name.endswith("__") else name
+
+
 def read_signature(reader: SchemaReader, reference: str, mode: str, taken: JSON) -> Signature:
     """A callable's inputs and output; `taken` are the enums of another signature.
     Raises SchemaError: all faulty parameters at once, each with its position."""
@@ -4155,17 +4161,17 @@ def read_signature(reader: SchemaReader, reference: str, mode: str, taken: JSON)
     enums: dict[str, JSON] = {}
     faults: list[SchemaError] = []
     for order, (argument, default) in enumerate(parameters(target)):
-        where = f"{target.scope.path}:{argument.lineno}"
+        where, name = f"{target.scope.path}:{argument.lineno}", input_name(target, argument.arg)
         try:
             done = read_parameter(reader, target, where, argument, default)
-            inputs[argument.arg] = finish_property(argument.arg, order, done, enums, taken)
+            inputs[name] = finish_property(name, order, done, enums, taken)
         except GrammarError:
             raise
         except SchemaError as error:
             faults.append(error)
             continue
         if done.is_required:
-            required.append(argument.arg)
+            required.append(name)
     if faults:
         raise SchemaError("\n".join(map(str, faults)), hint=faults[0].hint)
     output = read_output(reader, target, traits)
