@@ -5164,6 +5164,9 @@ APT_MOUNT = "--mount=type=cache,target=/var/cache/apt,sharing=locked"
 PIP_SETTINGS = ("index-url", "extra-index-url", "find-links", "trusted-host", "proxy", "timeout", "retries")
 # What a CUDA base lacks: the shared libraries of Python's own modules, and tools that build steps there rely on
 CUDA_PACKAGES = ("ca-certificates", "curl", "git", "libexpat1", "libpython3-stdlib", "wget", "xz-utils", "zlib1g")
+# What Cog's base images have and the plain ones lack, by the command that a build step calls
+STEP_TOOLS = {"cmake": "cmake", "ffmpeg": "ffmpeg", "g++": "build-essential", "gcc": "build-essential",
+              "make": "build-essential", "sox": "sox", "unzip": "unzip", "zip": "zip", "zstd": "zstd"}
 COG_BASE_PACKAGES = (
     "build-essential", "cmake", "curl", "ffmpeg", "findutils", "g++", "gcc", "git", "libavcodec-dev", "libcairo2-dev",
     "libfontconfig1", "libgirepository1.0-dev", "libgl1", "libglx-mesa0", "libglib2.0-0", "libopencv-dev", "libsm6",
@@ -5395,6 +5398,9 @@ def apt_packages(config: Config, settings: BuildSettings) -> list[str]:
     tools += ["curl"] if asked else []  # images built by Cog have it, and some models call it while they run
     if python_image(config, settings):
         tools = list(CUDA_PACKAGES)
+    if not settings.base_image:
+        called = re.findall(r"(?:^|[;&|(])\s*(?:sudo\s+)?([\w+]+)(?=[\s;&|)]|$)", steps, re.M)
+        tools += [STEP_TOOLS[name] for name in called if name in STEP_TOOLS]
     present = COG_BASE_PACKAGES if "/cog-base:" in base_image(config, settings) else ()
     return [name for name in dict.fromkeys([*sorted(tools), *asked]) if name not in present]
 
@@ -10015,10 +10021,14 @@ class BuildView:
             elif isinstance(event, BuildWarning):
                 self._console.debug(f"build: {event.text}")
 
+    def failure(self) -> list[str]:
+        """The step that failed, and its log."""
+        return self._progress.failure()
+
     def show_failure(self) -> None:
         """Show the log of the step that failed, where it was not shown while it came."""
         if self._live or self._quiet:
-            for text in self._progress.failure():
+            for text in self.failure():
                 self._console.log(text.encode("utf-8", "replace") + b"\n")
 
     def _tick(self) -> None:
@@ -10065,7 +10075,7 @@ def build_image(engine: Engine, console: Console, *, query: Mapping[str, str], c
                 view.take(line)
     if view.error:
         view.show_failure()
-        raise BuildFailed(f"the build failed: {view.error}", hint=build_hint(view.error))
+        raise BuildFailed(f"the build failed: {view.error}", hint=build_hint(view.error, view.failure()))
     if not view.image:
         raise StreamError("the build ended without an image and without an error")
     return view.image
@@ -10119,8 +10129,41 @@ def remove_nameless(engine: Engine, image: str, console: Console) -> None:
 BASE_HINT = "--base-image NAME takes one that the engine has; all but build run without an image too: --engine none"
 
 
-def build_hint(message: str) -> str:
-    """What to do about a failed build, judged by the builder's words; empty where only the log can tell.
+# What the last lines of a step that failed have, and what to do about it; {} is the regex's group
+STEP_HINTS = (
+    (r"no matching distribution|no solution found",
+     "the package index has none for this Python: look at the requirement, and at python_version in cog.yaml"),
+    (r"\b(?:gcc|g\+\+|cc|c\+\+|make)'?(?: failed: no such file|: (?:command )?not found)|unable to execute '\S*gcc",
+     "something there is built from its source, which takes a compiler: build.system_packages: [build-essential]"),
+    (r"unable to locate package (\S+)", "the distribution has no apt package {}; it may have another name there"),
+    (r"(?:^|: )([\w.+-]+): (?:command )?not found$", "there is no {} there: name the apt package that has it under "
+                                                   "build.system_packages"),
+    (r"certificate.verify.failed|self.signed certificate",
+     "where a proxy signs connections anew, COG_CA_CERT names its certificate authority"),
+    (r"failure in name resolution|could not resolve host|network is unreachable",
+     "the step has no network: a proxy is taken from HTTPS_PROXY, a package index from pip's configuration"),
+)
+
+
+def step_hint(log: Iterable[str]) -> str:
+    """What to do about a step that failed, judged by the last lines of its log; empty where they do not tell.
+
+    >>> step_hint(["/bin/sh: 1: node: not found"])
+    'there is no node there: name the apt package that has it under build.system_packages'
+    """
+    import re
+
+    text = "\n".join(list(log)[-40:])
+    for pattern, hint in STEP_HINTS:
+        found = re.search(pattern, text, re.I | re.M)
+        if found:
+            return hint.format(*found.groups())
+    return ""
+
+
+def build_hint(message: str, log: Iterable[str] = ()) -> str:
+    """What to do about a failed build, judged by the builder's words and the failed step's log; empty where they do
+    not tell.
 
     >>> build_hint("write /x: no space left on device")
     'the engine has no room left; remove what it keeps for builds (docker builder prune) or unused images'
@@ -10137,7 +10180,7 @@ def build_hint(message: str) -> str:
         return f"the base image cannot be had: {BASE_HINT}"
     if re.search(r"context canceled|/overlay2/\S+: no such file", message):
         return "another build that shares a step with this one may have been interrupted; build once more"
-    return ""
+    return step_hint(log)
 
 
 class PullProgress:
@@ -10701,8 +10744,7 @@ def step_failure(argv: Sequence[str], log: bytes) -> BuildFailed:
     hint = "" if "install" in argv else "apt-get install python3-venv (as root), or install uv"
     if "no space left on device" in said.lower():
         hint = "make room on the disk where the environment is made"
-    if "no matching distribution" in said.lower() or "no solution" in log.decode("utf-8", "replace").lower():
-        hint = "the package index has none for this Python: look at the requirement, and at python_version in cog.yaml"
+    hint = hint or step_hint(lines)
     return BuildFailed(f"{what} failed" + (f": {said}" if said else ""), hint=hint)
 
 

@@ -34,6 +34,7 @@ from cogpredict import (
     plain_text,
     render_field,
     render_varint,
+    step_hint,
 )
 
 RECORDED = sorted((Path(__file__).parents[1] / "golden" / "build").glob("*.jsonl"))
@@ -283,3 +284,21 @@ def test_a_line_fills_its_width_and_no_more(left: str, right: str, width: int) -
     used = sum(map(columns, line))
     assert line.endswith(right)
     assert used == width if right else used <= width
+
+
+@pytest.mark.parametrize(("line", "words"), [
+    ("error: command 'gcc' failed: No such file or directory", "[build-essential]"),
+    ("/bin/sh: 1: make: not found", "[build-essential]"),
+    ("error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory", "[build-essential]"),
+    ("unable to execute 'x86_64-linux-gnu-gcc': No such file or directory", "[build-essential]"),
+    ("bash: line 1: git-lfs: command not found", "there is no git-lfs there"),
+    ("E: Unable to locate package libfoo5", "no apt package libfoo5"),
+    ("ERROR: No matching distribution found for torch==1.7.0", "python_version in cog.yaml"),
+    ("curl: (60) SSL certificate problem: self-signed certificate in certificate chain", "COG_CA_CERT"),
+    ("ssl.SSLCertVerificationError: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed", "COG_CA_CERT"),
+    ("curl: (6) Could not resolve host: example.com", "HTTPS_PROXY"),
+    ("RuntimeError: the key was not found", ""), ("{}: not found in {0}", ""),
+])
+def test_the_log_of_a_failed_step_tells_what_to_do(line: str, words: str) -> None:
+    hint = step_hint(["Collecting a", line, *["more"] * 20])
+    assert words in hint and bool(words) == bool(hint), hint
