@@ -15785,12 +15785,23 @@ def is_foreground(terminal: int) -> bool:
         return True  # not our controlling terminal, so that it stops nobody
 
 
+def check_addresses(engine: Engine, options: Options) -> None:
+    """Nothing, where the engine publishes at the addresses asked for. Raises UsageError: Podman as root listens at one
+    of IPv6, and passes nothing on to what listens at IPv4 only, as Cog's server does, and from ::1 to nothing."""
+    hosts = [options.host, *(place["HostIp"] for text in options.publish for _, place in parse_publish(text))]
+    deaf = [host for host in hosts if ":" in host and (host in ("::1", options.host) or not options.network)]
+    if deaf and engine.is_podman and engine.info().get("Rootless") is False:
+        raise UsageError(f"Podman as root passes nothing on from {deaf[0]} to a container",
+                         hint="127.0.0.1 in its place, or 0.0.0.0 for every address")
+
+
 def exec_in_container(engine: Engine, options: Options, config: Config, variables: dict[str, str],
                       world: World) -> int:
     """Run a command in the image of the model in this folder; return its exit code."""
     import contextlib
     import functools
 
+    check_addresses(engine, options)
     console, stdin = world.console, world.stdin.fileno()
     image = find_development_image(engine, config, options, world)
     project = plan_project(config, None, is_local=engine.host_is_local)
@@ -15849,6 +15860,7 @@ def cmd_serve(options: Options, world: World) -> int:
             raise
         return serve_in_process(options, model, variables, world)
     with engine:
+        check_addresses(engine, options)
         if is_engine_here(engine):
             options = options._replace(port=claim_port(options.host, options.port))
         elif not engine.host_is_local:

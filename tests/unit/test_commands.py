@@ -284,3 +284,28 @@ def test_a_wheel_from_this_machine_is_told(call, echo):
     (echo / "cog-0.23.1-py3-none-any.whl").write_bytes(b"")
     assert call("debug", cwd=echo, COG_SDK_WHEEL=str(echo)).err == (
         "Using local cog wheel: cog-0.23.1-py3-none-any.whl\n")
+
+
+class PodmanAsRoot(cogpredict.Engine):
+    """An engine that has told what it is, and answers nothing else."""
+
+    def __init__(self):
+        super().__init__(cogpredict.parse_address("unix:///nowhere"), cogpredict.Console({}), {})
+        self.is_podman, self.said = True, {"Rootless": False}
+
+    def info(self):
+        return self.said
+
+
+def test_an_address_from_which_podman_passes_nothing_on_is_refused_before_anything_is_built(call, echo, monkeypatch):
+    engine, what = PodmanAsRoot(), "Podman as root passes nothing on from .*::1? to a container"
+    monkeypatch.setattr(cogpredict, "open_engine", lambda options, world: engine)
+    for words in ("serve --host ::", "serve --host ::1", "serve --host :: --network x",
+                  "exec -p [::1]:1:2 --network x a", "exec -p 1 -p [fe80::1]::2 a"):
+        with pytest.raises(cogpredict.UsageError, match=what) as caught:
+            call(*words.split(), cwd=echo)
+        assert "127.0.0.1" in caught.value.hint
+    for words in ("exec --network x -p [fe80::1]:1:2 a", "exec -p 1 a", "serve"):
+        cogpredict.check_addresses(engine, cogpredict.parse_argv(words.split()))
+    engine.said = {"Rootless": True}
+    cogpredict.check_addresses(engine, cogpredict.parse_argv(["serve", "--host", "::1"]))
