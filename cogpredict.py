@@ -2251,6 +2251,7 @@ NEVER_IN_PROJECT = frozenset(("cog", "dataclasses", "enum", "pydantic", "typing"
 SOURCE_LIMIT = 8 << 20  # characters of one source file
 IMPORT_DEPTH = 40
 READING_METHODS = frozenset(("keys", "values", "items", "get", "copy", "index", "count", "join", "format"))
+HOLDERS = ("List", "Tuple", "Set", "Dict", "IfExp", "BoolOp", "keyword")  # of what names mean, not of copies
 
 
 def node_kind(node: object) -> str:
@@ -2308,6 +2309,9 @@ def bind_names(body: Sequence[Node], scope: Scope) -> None:
             bind_if(node, scope)
         elif kind in ("For", "While"):
             bind_loop(node, scope)
+        elif kind == "Delete":
+            for target in node.targets:
+                lose(scope, getattr(target, "value", None))
         elif kind in ("Try", "TryStar", "With"):  # names of a handler stand where no other block binds them
             for item in getattr(node, "items", ()):
                 if item.optional_vars is not None:
@@ -2340,19 +2344,40 @@ def keep_bound(scope: Scope, name: str, bound: object, places: Sequence[Node]) -
 
 def rebind(scope: Scope, name: str, made: object, read: Node, *, is_assigned: bool = False) -> None:
     """Bind a name to what was made of it. Where the expression `read` holds the name, it keeps what that was bound to
-    until now; so do all that read it before, but for its other names where it is changed and not assigned."""
+    until now; so do all that read it before. Where it is changed and not assigned, its other names go along, and what
+    holds it is unknown."""
     import ast
 
-    mine = scope.readers.pop(name, [])
+    mine, old = scope.readers.pop(name, []), scope.assigned(name)
     if not is_assigned:
         scope.readers[name] = [place for place in mine if place in scope.names.values()]
-        mine = [place for place in mine if place not in scope.readers[name]]
+        keep_bound(scope, name, REBOUND, [place for place in mine if hasattr(place, "is_held")])
+        mine = [place for place in mine if place not in scope.readers[name] and not hasattr(place, "is_held")]
     for part in ast.walk(read):
+        for child in ast.iter_child_nodes(part) if node_kind(part) in HOLDERS else ():
+            child.__dict__["is_held"] = True
         if node_kind(part) in ("Name", "arg"):
             inner = getattr(part, "id", getattr(part, "arg", ""))
             (mine if inner == name else scope.readers.setdefault(inner, [])).append(part)
     keep_bound(scope, name, scope.names.get(name), mine)
     scope.names[name] = made
+    if not is_assigned and made is not REBOUND:
+        lose(scope, old)
+
+
+def lose(scope: Scope, changed: Node) -> None:
+    """Forget a value that is changed, and what it is another name or a part of; where a part is, all that it holds."""
+    import ast
+
+    for node in (pending := [changed]):
+        root = node
+        while node_kind(root) in ("Subscript", "Attribute") and node_kind(getattr(root, "slice", None)) != "Slice":
+            root = root.value
+        bound = scope.assigned(getattr(root, "id", ""))
+        if bound is not None and node_kind(bound) != "Constant":
+            rebind(scope, root.id, REBOUND, ast.Constant(None))
+            parts: list[Node] = list(ast.walk(bound)) if root is not node else []
+            pending += [bound, *(ast.Attribute(part, "", ast.Load()) for part in parts if node_kind(part) == "Name")]
 
 
 def bind_target(target: Node, value: Node, scope: Scope) -> None:
@@ -2371,10 +2396,12 @@ def bind_target(target: Node, value: Node, scope: Scope) -> None:
             return
         for index, part in enumerate(target.elts):
             bind_target(part, ast.Subscript(value, ast.Constant(index), ast.Load()), scope)
-    elif kind == "Subscript" and node_kind(target.value) == "Name":
-        old = scope.assigned(target.value.id)
-        if old is not None:
-            rebind(scope, target.value.id, ast.Dict([None, target.slice], [old, value]), value)
+    elif kind == "Subscript":
+        old = scope.assigned(getattr(target.value, "id", ""))
+        if old is None:
+            lose(scope, target.value)
+        else:
+            rebind(scope, target.value.id, ast.Dict([None, target.slice], [old, value]), ast.Tuple([value], ast.Load()))
 
 
 def bind_change(node: Node, scope: Scope) -> None:
@@ -2388,19 +2415,20 @@ def bind_change(node: Node, scope: Scope) -> None:
     name = getattr(holder, "id", "")
     old = scope.assigned(name)
     if old is None:
+        lose(scope, holder if is_operator or (is_method and call.func.attr not in READING_METHODS) else None)
         return
     if is_operator:
-        is_list = node_kind(node.value) in ("List", "ListComp")
+        is_list = "List" in node_kind(old) + node_kind(node.value)
         rebind(scope, name, ast.BinOp(old, node.op, node.value), node.value, is_assigned=not is_list)
         return
     method, one = call.func.attr, call.args[0] if len(call.args) == 1 and not call.keywords else None
     if method in ("append", "add", "extend") and one is not None:
         more = ast.Starred(one, ast.Load()) if method == "extend" else one
-        rebind(scope, name, ast.List([ast.Starred(old, ast.Load()), more], ast.Load()), one)
+        rebind(scope, name, ast.List([ast.Starred(old, ast.Load()), more], ast.Load()), ast.Tuple([more], ast.Load()))
     elif method == "update" and one is not None:
         rebind(scope, name, ast.Dict([None, None], [old, one]), one)
     elif method not in READING_METHODS:
-        scope.names[name] = REBOUND
+        lose(scope, holder)
 
 
 def bind_if(node: Node, scope: Scope) -> None:
@@ -2445,8 +2473,11 @@ def bind_loop(node: Node, scope: Scope) -> None:
         changed: Node = inner
         if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute):
             changed = inner.func.value
-        elif isinstance(inner, ast.Subscript) and isinstance(inner.ctx, ast.Store):
+        elif isinstance(inner, (ast.AugAssign, ast.Expr)):
+            bind_change(inner, scope)
+        elif isinstance(inner, ast.Subscript) and not isinstance(inner.ctx, ast.Load):
             changed = inner.value
+            lose(scope, changed)
         elif isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Load):
             continue
         if node_kind(changed) == "Name" and not isinstance(scope.names.get(changed.id), Imported):
