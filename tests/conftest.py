@@ -2,6 +2,8 @@
 
 `COG_TEST_ENGINE` (else DOCKER_HOST, else the usual socket) is the engine for tests/engine. Where none answers those
 tests are skipped with the reason, or fail when `COG_TEST_NEED_ENGINE=1` or `--need-engine` says that one must be there.
+
+What is tried at random is the same in every run, however long it takes; `--hypothesis-profile=default` tries others.
 """
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Iterator
 
+import hypothesis
 import pytest
 
 TESTS = Path(__file__).resolve().parent
@@ -31,6 +34,9 @@ SEALED_NAMES = {
     "PORT", "REGISTRY_AUTH_FILE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SOURCE_DATE_EPOCH", "EDITOR",
 }
 _homes = itertools.count()
+hypothesis.settings.register_profile("steady", deadline=None, derandomize=True, database=None,
+                                     suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("steady")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -11,7 +11,8 @@ class Cutter:
     """Leads to the engine of DOCKER_HOST until `cut`: then nothing does any more, until `listen`."""
 
     def __init__(self, path: os.PathLike[str]) -> None:
-        self.path, self._ends = str(path), list[socket.socket]()
+        self.path, self._ends, self._lock = str(path), list[socket.socket](), threading.Lock()
+        self._engine = os.environ["DOCKER_HOST"].partition("://")[2]
         self.listen()
 
     def listen(self) -> None:
@@ -29,8 +30,11 @@ class Cutter:
         with contextlib.suppress(OSError):
             while True:
                 near, far = listener.accept()[0], socket.socket(socket.AF_UNIX)
-                far.connect(os.environ["DOCKER_HOST"].partition("://")[2])
-                self._ends += [near, far]
+                far.connect(self._engine)
+                with self._lock:
+                    if listener.fileno() < 0:  # it was cut meanwhile
+                        return self._close(near, far)
+                    self._ends += [near, far]
                 for source, goal in ((near, far), (far, near)):
                     threading.Thread(target=self._carry, args=(source, goal, source is near), daemon=True).start()
 
@@ -45,8 +49,13 @@ class Cutter:
     def cut(self) -> None:
         """Lead nowhere."""
         os.unlink(self.path)
-        for end in [self._listener, *self._ends]:
+        with self._lock:
+            self._close(self._listener, *self._ends)
+            self._ends = []
+
+    @staticmethod
+    def _close(*ends: socket.socket) -> None:
+        for end in ends:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
-        self._ends = []

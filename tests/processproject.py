@@ -39,7 +39,7 @@ def list_processes(word: str) -> list[str]:
     return found
 
 
-def is_quiet(word: str, seconds: float = 2.0) -> bool:
+def is_quiet(word: str, seconds: float = 10.0) -> bool:
     """Whether nothing runs any more, after so many seconds at most, whose command line holds a word."""
     deadline = time.monotonic() + seconds
     while list_processes(word):

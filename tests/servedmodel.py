@@ -15,6 +15,8 @@ from typing import Any, Callable
 
 import pytest
 
+import cogpredict
+
 READY = re.compile(r"^Serving at (http://localhost:\d+)$", re.M)
 
 
@@ -48,7 +50,7 @@ class Served:
         """All that it and the model printed."""
         return self.out.read_text() + self.text()
 
-    def wait_for(self, pattern: str | re.Pattern[str], seconds: float = 90) -> re.Match[str]:
+    def wait_for(self, pattern: str | re.Pattern[str], seconds: float = 200) -> re.Match[str]:
         """The match of a pattern in what was said, as soon as it is there."""
         deadline = time.monotonic() + seconds
         while not (found := re.search(pattern, self.text())):
@@ -61,7 +63,7 @@ class Served:
         """Where it serves, as soon as it does."""
         return self.wait_for(READY)[1]
 
-    def end(self, number: int = signal.SIGINT, seconds: float = 15) -> int:
+    def end(self, number: int = signal.SIGINT, seconds: float = 25) -> int:
         """How it ends after a signal."""
         self.process.send_signal(number)
         return self.process.wait(seconds)
@@ -73,7 +75,7 @@ class Served:
             self.process.wait()
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 15) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
     """Return as soon as the condition holds; fail when it has not for so long."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -88,10 +90,8 @@ def is_open(port: int) -> bool:
 
 
 def find_port() -> int:
-    """A port of 127.0.0.1 that is free now."""
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
+    """A port of 127.0.0.1 that is free now, and that no connection gets for its own end."""
+    return cogpredict.pick_free_ports(int.from_bytes(os.urandom(2), "big")).model
 
 
 def has_ipv6() -> bool:

@@ -111,7 +111,7 @@ def remove_images(engine_address: str) -> Callable[[list[Path]], None]:
         for project in projects:
             filters = json.dumps({"label": [f"cog.pyz.project={project}"]})
             for image in engine.call("GET", "/images/json", {"filters": filters}):
-                remove_image(engine, image["Id"])
+                engine.remove_image(image["Id"])
 
     return remove
 
@@ -144,19 +144,6 @@ def same_network(engine_address: str) -> None:
             pytest.skip("the engine is in another network; `nsenter --net=/run/netns/NAME` in front of the tests")
 
 
-def remove_image(engine: make_image.Engine, image: str) -> None:
-    """Remove one image; Podman refuses while it still removes a container that was made from it."""
-    deadline = time.monotonic() + 3
-    while True:
-        try:
-            engine.call("DELETE", f"/images/{image}", {"force": 1})
-            return
-        except make_image.EngineFailed:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.2)
-
-
 def list_containers() -> list[dict[str, Any]]:
     """Every container of the program's, running or not; Podman cannot list while one is half removed."""
     filters = json.dumps({"label": ["cog.pyz.run"]})
@@ -186,11 +173,12 @@ def is_anothers(container: dict[str, Any]) -> bool:
 
 @pytest.fixture(autouse=True)
 def nothing_left(engine_address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """After every test no container of the test's is left; two seconds are given. Others' are not touched."""
+    """After every test no container of the test's is left, as soon as the engine has come to it. Others' are not
+    touched."""
     monkeypatch.setenv("COG_TEST_SESSION", MARK)
     before = {container["Id"] for container in list_containers()}
     yield
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 10
     while left := [each for each in list_containers() if each["Id"] not in before and not is_anothers(each)]:
         if time.monotonic() > deadline:
             break

@@ -182,7 +182,7 @@ def test_an_interrupt_ends_the_step(build: Builder, engine: Engine, tmp_path: Pa
         pytest.skip("the engine's processes cannot be seen from here")
     if engine.is_podman:
         pytest.skip("Podman lets the step that runs end")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 15
     while find_process(marker) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not find_process(marker)
@@ -196,4 +196,4 @@ def test_a_context_that_breaks_off_ends_the_build(build: Builder, tmp_path: Path
     begun = time.monotonic()
     with pytest.raises(cogpredict.UsageError, match="x cannot be read"):
         build("", context=context())
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 40

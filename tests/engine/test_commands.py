@@ -20,7 +20,7 @@ def no_images(tmp_path):
     for image in engine.call("GET", "/images/json", {}):
         project = (image.get("Labels") or {}).get("cog.pyz.project", "")
         if project.startswith(str(tmp_path)):
-            engine.call("DELETE", f"/images/{image['Id']}", {"force": 1})
+            engine.remove_image(image["Id"])
 
 
 def test_what_init_makes_predicts_as_it_is(cog, no_images):
@@ -46,7 +46,7 @@ def project(tmp_path, cog):
     yield name
     engine = make_image.Engine()
     for tag in engine.call("GET", "/images/json", {"filters": json.dumps({"reference": [name]})}):
-        engine.call("DELETE", f"/images/{tag['Id']}", {"force": 1})
+        engine.remove_image(tag["Id"])
 
 
 def test_a_built_image_needs_nothing_but_itself(cog, project, tmp_path):

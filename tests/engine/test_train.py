@@ -44,7 +44,7 @@ def test_a_training_is_stopped(command, images, version, tmp_path):
         began = time.monotonic()
         child.send_signal(signal.SIGINT)
         child.stderr.read()
-    assert child.wait(10) == -signal.SIGINT and time.monotonic() - began < 4
+    assert child.wait(20) == -signal.SIGINT and time.monotonic() - began < 12
     assert os.listdir(tmp_path) == ["d"]
 
 

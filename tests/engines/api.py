@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import sys
+import time
 from typing import IO, Any, Iterator
 from urllib.parse import urlencode
 
@@ -121,6 +122,20 @@ class Engine:
                 return None
             raise
         return found
+
+    def remove_image(self, name: str) -> None:
+        """Remove an image under all its names, as soon as no container runs it: one that was killed takes a moment."""
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                self.call("DELETE", f"/images/{name}", {"force": 1})
+                return
+            except EngineFailed as failure:
+                if ": 404: " in str(failure):
+                    return
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
 
 
 def say(text: str) -> None:

@@ -82,7 +82,7 @@ def test_nothing_runs_on_after_a_kill(projects, python, number):
     assert process.stdout.readline().startswith("ready "), process.communicate()[1]
     assert len(list_processes(str(project.folder / ".cog"))) >= 2
     process.send_signal(number)
-    process.communicate(timeout=10)
+    process.communicate(timeout=30)
     assert process.returncode == -number
     assert is_quiet(str(project.folder))
 
@@ -90,7 +90,7 @@ def test_nothing_runs_on_after_a_kill(projects, python, number):
 def test_a_killed_server_is_told(projects):
     process = projects(OWN).use("echo").start("{}", "--hold")
     os.kill(int(process.stdout.readline().split()[1]), signal.SIGKILL)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=30)
     assert (process.returncode, "was killed" in err) == (6, True), err
 
 
@@ -100,7 +100,7 @@ def test_a_killed_helper_takes_the_model_along(projects):
     server = int(process.stdout.readline().split()[1])
     helper = int(Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()[1])
     os.kill(helper, signal.SIGKILL)
-    process.communicate(timeout=10)
+    process.communicate(timeout=30)
     assert process.returncode == 6
     assert is_quiet(str(project.folder))
 
@@ -116,7 +116,7 @@ def test_the_upload_url_is_not_in_a_command_line(projects):
     process.stdout.readline()
     lines = list_processes(str(project.folder / ".cog"))
     process.terminate()
-    process.communicate(timeout=10)
+    process.communicate(timeout=30)
     assert any("cog.server.http" in line for line in lines)
     assert not any("/up" in line.replace("upload", "") and "127.0.0.1:2" in line for line in lines)
 
@@ -157,10 +157,10 @@ def test_an_interrupted_environment_is_removed(fresh, number):
     process = fresh.use("echo").start("{}")
     await_file(fresh.folder / ".cog/venv/bin/python")
     process.send_signal(number)
-    process.communicate(timeout=10)
+    process.communicate(timeout=30)
     assert process.returncode == -number
     assert is_quiet(str(fresh.folder))
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 10
     while (fresh.folder / ".cog/venv").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert sorted(os.listdir(fresh.folder / ".cog")) == [".gitignore", "venv.lock"]

@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -44,10 +43,10 @@ def test_a_model_answers_until_a_signal_ends_it(serve, python, number):
     assert ask(f"{url}/health-check")[1]["status"] == "READY"
     status, answer = ask(f"{url}/predictions", {"input": {"lines": 4, "errors": True}})
     assert (status, answer["output"]) == (200, "printed 4")
-    wait_until(lambda: "00000003 x" in served.printed())
+    wait_until(lambda: all(f"0000000{number} x" in served.printed() for number in range(4)))
     assert served.end(number) == -number
     assert "Traceback" not in served.text() and "error: " not in served.text()
-    wait_until(lambda: not is_open(int(url.rpartition(":")[2])), 2)
+    wait_until(lambda: not is_open(int(url.rpartition(":")[2])))
     if python == OLD:
         assert re.findall(r"(?m)^(\d{8}) x", served.out.read_text()) == ["00000000", "00000002"]
     else:
@@ -115,6 +114,5 @@ def test_a_taken_port_is_said_before_an_environment_is_made(tmp_path):
 def test_an_interruption_while_its_setup_hangs(serve):
     served = serve(OLD, "badsetup", "-e", "BADSETUP=hang")
     served.wait_for("loading the weights|started setup")
-    began = time.monotonic()
-    assert served.end() == -signal.SIGINT and time.monotonic() - began < 5
+    assert served.end() == -signal.SIGINT
     assert list_processes("BADSETUP=hang") == []

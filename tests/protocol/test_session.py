@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import socket
 import tarfile
 import threading
@@ -333,7 +334,7 @@ def talk(peer: socket.socket, client: Client, until: Callable[[], bool]) -> None
 
 
 def test_the_pump_serves_and_leaves_nothing() -> None:
-    threads, descriptors = threading.active_count(), set(os.listdir("/proc/self/fd"))
+    threads, descriptors = set(threading.enumerate()), set(os.listdir("/proc/self/fd"))
     said: list[str] = []
     client = Client(make_session())
     with pumped(client.session, said) as peer:
@@ -341,9 +342,9 @@ def test_the_pump_serves_and_leaves_nothing() -> None:
         talk(peer, client, lambda: client.over >= set(streams))
         assert Protobuf(client.answer(streams[0])).data(1) == SECRETS["big"]
         begun = time.monotonic()
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 4
     assert said == [f"build session: {GET_SECRET}: 0", f"build session: {HEALTH}: 0"]
-    assert (threading.active_count(), set(os.listdir("/proc/self/fd"))) == (threads, descriptors)
+    assert set(threading.enumerate()) <= threads and set(os.listdir("/proc/self/fd")) <= descriptors
 
 
 @pytest.mark.parametrize("data", [b"", b"PRI", b"nonsense"])
@@ -382,7 +383,7 @@ def test_a_build_sends_its_context_and_gets_an_image(pieces: int, capfd: pytest.
     assert (query["t"], query["version"], query["forcerm"]) == (["a:b"], ["2"], ["1"]) and "session" not in query
     assert fake.seen[0].body == b"".join(CONTEXT)
     first, second = capfd.readouterr().err.splitlines()[:2]
-    assert first == "#1 [1/1] RUN x" and second.startswith("#1 0.0") and second.endswith(" out")
+    assert first == "#1 [1/1] RUN x" and re.fullmatch(r"#1 \d\.\d+ out", second)
 
 
 def run_build(*events: dict[str, Any], end: bytes = b"0\r\n\r\n", podman: bool = False, **options: Any) -> FakeEngine:
@@ -423,7 +424,7 @@ def test_a_quiet_build_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
 def test_a_build_on_a_terminal_leaves_nothing_on_it(capfd: pytest.CaptureFixture[str]) -> None:
     run_build(STEP, {"stream": "out\n"}, DONE, console=Console({}, progress="tty"))
     shown = capfd.readouterr().err
-    assert "[+] Building 0.0s" in shown
+    assert re.search(r"\[\+\] Building \d\.\ds", shown)
     assert shown.rpartition("\x1b[J")[2] == ""
 
 

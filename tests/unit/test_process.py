@@ -299,7 +299,7 @@ def test_a_step_ends_with_us(tmp_path):
     began = time.monotonic()
     with pytest.raises(Stop):
         cogpredict.run_step(["sh", "-c", "echo at work; sleep 30"], job, Impatient(os.environ), -1)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 def test_a_signal_as_a_step_begins_ends_it_too(tmp_path):

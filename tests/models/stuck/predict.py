@@ -1,5 +1,6 @@
 import os
 import sys
+import time
 
 from cog import BasePredictor, Input
 
@@ -10,6 +11,12 @@ class Predictor(BasePredictor):
         if kind == "fail":
             print("  the last words")
             raise ValueError("failed as asked")
+        if kind == "wait":
+            try:
+                while True:
+                    time.sleep(0.05)
+            finally:
+                print("the last words")
         if kind == "close":
             sys.stdout.flush()
             os.close(1)
