@@ -5196,8 +5196,9 @@ PIP_SETTINGS = ("index-url", "extra-index-url", "find-links", "trusted-host", "p
 # What a CUDA base lacks: the shared libraries of Python's own modules, and tools that build steps there rely on
 CUDA_PACKAGES = ("ca-certificates", "curl", "git", "libexpat1", "libpython3-stdlib", "wget", "xz-utils", "zlib1g")
 # What Cog's base images have and the plain ones lack, by the command that a build step calls
-STEP_TOOLS = {"cmake": "cmake", "ffmpeg": "ffmpeg", "g++": "build-essential", "gcc": "build-essential",
-              "make": "build-essential", "sox": "sox", "unzip": "unzip", "zip": "zip", "zstd": "zstd"}
+STEP_TOOLS = {"bzip2": "bzip2", "cmake": "cmake", "ffmpeg": "ffmpeg", "g++": "build-essential",
+              "gcc": "build-essential", "make": "build-essential", "sox": "sox", "unzip": "unzip", "xz": "xz-utils",
+              "zip": "zip", "zstd": "zstd"}
 COG_BASE_PACKAGES = (
     "build-essential", "cmake", "curl", "ffmpeg", "findutils", "g++", "gcc", "git", "libavcodec-dev", "libcairo2-dev",
     "libfontconfig1", "libgirepository1.0-dev", "libgl1", "libglx-mesa0", "libglib2.0-0", "libopencv-dev", "libsm6",

@@ -105,8 +105,8 @@ def test_tools_that_build_steps_call_are_there() -> None:
     assert "install -qqy curl &&" in render(run=run)
     assert "install -qqy git &&" in render(requirements=("a @ git+https://h/a",))
     assert "install -qqy curl ffmpeg &&" in render(system_packages=("ffmpeg",))
-    run = (cog.RunStep("cd /x && unzip a.zip; (cmake . && sudo make)"), cog.RunStep("pip install zip && echo zstd"))
-    assert "install -qqy build-essential cmake unzip &&" in render(run=run)
+    run = (cog.RunStep("cd /x && unzip a.zip; (cmake . && sudo make)"), cog.RunStep("pip install zip && echo zstd|xz"))
+    assert "install -qqy build-essential cmake unzip xz-utils &&" in render(run=run)
     assert "build-essential cmake" not in render(cog.BuildSettings(base_image="mine"), run=run)
     cuda = render(run=run, gpu=True, cuda="12.1", cudnn="8")
     assert "zlib1g" in cuda and " unzip " in cuda
