@@ -13552,7 +13552,7 @@ def explain_connect(endpoint: Endpoint, error: OSError) -> ModelGone:
     if name == "gaierror":
         return ModelGone(f"{endpoint.host} cannot be found: {said}", hint="is the name right, and is there a network?")
     if isinstance(error, ConnectionRefusedError):
-        return ModelGone(f"nothing listens at {endpoint.place}: {said.lower()}", hint="is the model started?")
+        return ModelGone(f"nothing listens at {endpoint.place}: {said.lower()}", hint="is it started?")
     if name == "SSLCertVerificationError":
         why = getattr(error, "verify_message", "") or said
         return ModelGone(f"the certificate of {endpoint.place} is not trusted: {why}",
@@ -13686,12 +13686,11 @@ class Web:
         """
         from urllib.parse import unquote, urljoin
 
-        shown = url.partition("?")[0]
         for _ in range(REDIRECT_LIMIT):
             try:
                 place, query = split_url(url)
             except ValueError as error:
-                raise ModelGone(f"the output file {shown} cannot be fetched: it is at no http or https URL") from error
+                raise ModelGone("it is at no http or https URL") from error
             own = place._replace(path="") == endpoint._replace(path="")
             given = {"authorization": f"Bearer {token}"} if token and own else {}
             answer = self.ask(place, "GET", query, headers=given)
@@ -13703,7 +13702,7 @@ class Web:
             answer.close()
         if answer.status != 200:
             answer.close()
-            raise ModelGone(f"the output file {shown} cannot be fetched: status {answer.status}")
+            raise ModelGone(f"status {answer.status}")
         length = answer.headers.get("content-length")
         sink = stage(unquote(place.path.rpartition("/")[2]), answer.headers.get("content-type", ""),
                      parse_length(length) if length is not None else None)
@@ -14953,13 +14952,14 @@ class OutputStore:
             return staged if staged is not None and staged.whole else None
         if self.fetch is not None and self._succeeded and is_file(schema) and value[:8].lower().startswith(
                 ("http://", "https://")):
-            return self._stage_fetched(self.fetch, value)
+            try:
+                self.fetch(value, self._stage)
+            except ModelGone as error:
+                what = f"the output file {value.partition('?')[0]} cannot be fetched: {error}"
+                raise ModelGone(what, hint=error.hint) from error
+            return self._staged[-1]
         sure = is_file(schema) or (is_place and ";base64," in value[:256])  # elsewhere, text may begin like a data URL
         return self._stage_copy(value) if sure else None
-
-    def _stage_fetched(self, fetch: Fetch, url: str) -> StagedFile:
-        fetch(url, self._stage)
-        return self._staged[-1]
 
     def _stage_copy(self, text: str) -> StagedFile | None:
         decoded = decode_data_url(text)

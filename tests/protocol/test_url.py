@@ -189,6 +189,8 @@ def test_an_output_with_a_url_is_fetched_and_the_token_goes_to_the_model_only(st
     ((404, b""), "status 404"), (lambda handler: handler.reply(200, b"half", **{"Content-Length": "9"}), "cut short"),
     (lambda handler: handler.reply(302, b"", Location="file:///etc/passwd"), "http"),
     (lambda handler: handler.reply(302, b"", Location="/gone"), "status 302"),
+    (lambda handler: handler.reply(302, b"", Location="http://127.0.0.1:1/x"), "nothing listens at 127.0.0.1:1"),
+    (lambda handler: handler.connection.shutdown(socket.SHUT_RDWR), "without an answer"),
 ])
 def test_an_output_that_cannot_be_fetched_leaves_nothing(start, call, tmp_path, answer, said):
     model = start(FILE)
@@ -197,6 +199,7 @@ def test_an_output_that_cannot_be_fetched_leaves_nothing(start, call, tmp_path, 
     model.answers["GET /gone?signature=secret"] = answer
     code, out, err = call("predict", "--url", model.url)
     assert (code, out) == (6, "") and said in err and os.listdir(tmp_path) == [], err
+    assert f"error: the output file {model.url}/gone cannot be fetched: " in err
     assert "signature" not in err.partition("error: ")[2]
 
 
