@@ -14318,7 +14318,9 @@ def cancel_prediction(host: Host, request: Request, ended: Callable[[], bool]) -
     with contextlib.suppress(ModelGone, StreamError, InputError):
         if not host.gone and not ended():
             host.open("POST", f"{request.path}/{request.id}/cancel")
-            if not host.wait(lambda: ended() or host.gone, time.monotonic() + STOP_GRACE) and host.inline:
+            if host.wait(lambda: ended() or host.gone, time.monotonic() + STOP_GRACE):
+                host.drain()
+            elif host.inline:
                 host.warn(f"the model may go on with the {request.noun}: its server did not cancel it in time")
 
 

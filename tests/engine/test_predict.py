@@ -122,9 +122,7 @@ def test_the_last_words_of_a_prediction_that_fails_are_shown(cog, images, versio
     words = [f"about to {ending}", "the last words"]
     done = cog("predict", images("stuck", version), "-i", f"kind={ending}", *limit)
     assert done.code == 1
-    shown = [line.strip() for line in done.err.splitlines() if line.strip() in words]
-    forgotten = ending == "wait" and version != NEWEST and shown == words[:1]  # an older runtime may forget to cancel
-    assert shown == words or forgotten
+    assert [line.strip() for line in done.err.splitlines() if line.strip() in words] == words
 
 
 @each_version

@@ -1,7 +1,7 @@
-"""What is said of a model whose server ends before it is ready."""
+"""What is said of a model whose server ends before it is ready, and what is awaited of one that is to stop."""
 import pytest
 
-from cogpredict import Console, Host, Loop, SetupFailed, wait_for_setup
+from cogpredict import Console, Host, Loop, Request, SetupFailed, cancel_prediction, wait_for_setup
 
 
 class Ended(Host):
@@ -26,3 +26,26 @@ def test_what_helps_a_server_that_crashed(log, hint):
     last = log.decode().splitlines()[-1]
     assert str(caught.value) == f"setup failed: the container ended with exit code 1; last log line: {last}"
     assert hint in caught.value.hint and bool(hint) == bool(caught.value.hint)
+
+
+class Cancelled(Host):
+    """A model that ends its prediction as soon as it is asked to."""
+
+    def __init__(self):
+        super().__init__(Loop(), Console({}))
+        self.calls = []
+
+    def open(self, method, path):
+        self.calls.append(f"{method} {path}")
+
+    def wait(self, until, deadline=None):
+        return until()
+
+    def drain(self):
+        self.calls.append("drain")
+
+
+def test_what_a_cancelled_prediction_printed_at_last_is_waited_for():
+    host = Cancelled()
+    cancel_prediction(host, Request("cog1", "/predictions", {}, ""), lambda: bool(host.calls))
+    assert host.calls == ["POST /predictions/cog1/cancel", "drain"]
