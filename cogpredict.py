@@ -8578,7 +8578,7 @@ class Engine(Wire):
         address = self.address if self._tunnel is None else Address("unix", path=self._tunnel.path)
         fresh = Engine(address, self._console, self._environ)
         fresh.api_version, fresh.is_podman = self.api_version, self.is_podman
-        deadline = time.monotonic() + 1.5
+        deadline = time.monotonic() + (1.5 if image else 6.0)
         try:
             while time.monotonic() < deadline and not fresh.container_remove(name):
                 time.sleep(0.1)

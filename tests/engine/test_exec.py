@@ -25,6 +25,7 @@ from servedmodel import find_port
 
 ROOT = Path(__file__).resolve().parents[2]
 QUIET = ("exec", "-q")
+pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # has threads, and is forked
 
 
 @pytest.fixture(scope="module")

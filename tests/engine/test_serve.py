@@ -282,11 +282,13 @@ def test_quiet_it_says_nothing_of_its_own(images, serve):
     assert "Serving" not in served.text() and "Starting Docker" not in served.text()
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # has threads, and is forked
 def test_a_terminal_ends_it_with_control_c(images, command, tmp_path):
+    image = images("echo", "0.23.1")
     pid, terminal = os.forkpty()
     if pid == 0:
         os.chdir(tmp_path)
-        os.execvp(command[0], [*command, "serve", images("echo", "0.23.1"), "-p", "0"])
+        os.execvp(command[0], [*command, "serve", image, "-p", "0"])
     seen = b""
     try:
         while b"Serving at http://localhost:" not in seen:

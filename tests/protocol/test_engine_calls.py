@@ -449,7 +449,8 @@ def test_out_of_memory_is_known_from_the_state_or_from_the_events() -> None:
 def test_a_detached_process_removes_what_it_finds_and_looks_again_while_it_is_in_the_making() -> None:
     request = "DELETE /v1.41/containers/run1"
     gone, removed = reply("404 Not Found", b"{}"), b"HTTP/1.1 204 No Content\r\n\r\n"
-    with FakeEngine([Step(request, gone), Step(request, removed)]) as fake, fake.engine() as engine:
+    steps = [Step(request, gone)] * 20 + [Step(request, removed)]  # two seconds: a busy engine takes its time
+    with FakeEngine(steps) as fake, fake.engine() as engine:
         assert engine.detached_remove("run1")
     with FakeEngine([]) as fake:
         engine = fake.engine()
