@@ -1999,20 +1999,36 @@ def find_requirement(requirements: list[Requirement], *names: str) -> Requiremen
 
 def complete_torch(config: Config, requirements: list[Requirement]) -> tuple[TorchRow | None, Config]:
     """The build of torch that the model gets, if the table knows it, and the config with what is to be said of it."""
-    torch, vision = find_requirement(requirements, "torch"), find_requirement(requirements, "torchvision")
+    torch, vision, audio = (find_requirement(requirements, name) for name in ("torch", "torchvision", "torchaudio"))
     rows = [row for row in list_torch_rows() if bool(row.cuda) == config.gpu]
     if not config.gpu:
         same = [row for row in rows if is_pin(torch) and row.torch == torch.version]
         return (same[0] if same else None), config._replace(torch=torch.version)
     asked = torch if torch.version or not vision.version else vision
-    named = torch_candidates(rows, asked, config.python_version) if asked.version or torch.name else []
-    if is_pin(vision):  # it needs the torch that it was built with, to the patch
-        named = [row for row in named if versions_match(row.torchvision, vision.version)] or named
+    if not asked.name:
+        return None, config
+    built = rows  # a pinned torchvision or torchaudio needs the torch that it was built with, to the patch
+    if is_pin(vision):
+        built = [row for row in built if versions_match(row.torchvision, vision.version)] or built
+    if is_pin(audio):
+        built = [row for row in built if versions_match(row.torch, torch_of_torchaudio(audio.version))] or built
+    python = config.python_version
+    named = torch_candidates(built, asked, python) or torch_candidates(rows, asked, python)
     if torch.version and not named:
         return None, assume_cuda(config, torch.version, rows)
     row = choose_build(named, config, asked)
     warnings = explain_torch(config, torch, row, named) if torch.name else []
     return row, config.warned(*warnings, torch=row.torch if row and torch.name else torch.version)
+
+
+def torch_of_torchaudio(version: str) -> str:
+    """The torch that a torchaudio was built with: it has its number, but for two early series.
+
+    >>> torch_of_torchaudio("2.4.0"), torch_of_torchaudio("0.13.1"), torch_of_torchaudio("2.0.1")
+    ('2.4.0', '1.13.1', '2.0.0')
+    """
+    odd = {"2.0.1": "2.0.0", "2.0.2": "2.0.1", "0.7.2": "1.7.1"}
+    return odd.get(version) or (f"1{version[1:]}" if version.startswith("0.") else version)
 
 
 def torch_candidates(rows: list[TorchRow], asked: Requirement, python_version: str) -> list[TorchRow]:
