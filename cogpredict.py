@@ -5405,7 +5405,8 @@ def render_base(config: Config, settings: BuildSettings) -> list[str]:
     python, base = python_image(config, settings), base_image(config, settings)
     lines = [f"FROM {python} AS python"] if python else []
     lines.append(f"FROM {base}")
-    values = {"PIP_BREAK_SYSTEM_PACKAGES": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
+    values = {"PIP_BREAK_SYSTEM_PACKAGES": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore",
+              "PIP_SRC": "/usr/local/src"}  # `-e git+URL` is cloned here: /src would be covered by the project
     if "/cog-base:" not in base:
         values = {
             "DEBIAN_FRONTEND": "noninteractive", "PYTHONUNBUFFERED": "1", "NVIDIA_DRIVER_CAPABILITIES": "all",

@@ -1,5 +1,5 @@
 FROM r8.im/cog-base:cuda12.1-python3.11-torch2.3.1
-ENV PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+ENV PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_SRC="/usr/local/src"
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked apt-get update -qq && apt-get install -qqy espeak && rm -rf /var/lib/apt/lists/*
 COPY .cog/build/requirements.txt /tmp/cog/requirements.txt
 RUN --mount=type=cache,target=/root/.cache/pip python -m pip install --cache-dir /root/.cache/pip -r /tmp/cog/requirements.txt

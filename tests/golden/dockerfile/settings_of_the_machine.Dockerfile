@@ -1,5 +1,5 @@
 FROM python:3.12-slim
-ENV DEBIAN_FRONTEND=noninteractive PYTHONUNBUFFERED=1 NVIDIA_DRIVER_CAPABILITIES=all LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/lib/x86_64-linux-gnu:/usr/local/nvidia/lib64:/usr/local/nvidia/bin" PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+ENV DEBIAN_FRONTEND=noninteractive PYTHONUNBUFFERED=1 NVIDIA_DRIVER_CAPABILITIES=all LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/lib/x86_64-linux-gnu:/usr/local/nvidia/lib64:/usr/local/nvidia/bin" PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_SRC="/usr/local/src"
 COPY .cog/build/certificates/ /usr/local/share/ca-certificates/
 RUN if command -v update-ca-certificates >/dev/null; then old=$(cat /etc/ssl/certs/ca-certificates.crt); update-ca-certificates; printf '%s\n' "$old" >> /etc/ssl/certs/ca-certificates.crt; else mkdir -p /etc/ssl/certs && cat /usr/local/share/ca-certificates/cog-ca-cert*.crt >> /etc/ssl/certs/ca-certificates.crt; fi
 ENV SSL_CERT_FILE="/etc/ssl/certs/ca-certificates.crt" REQUESTS_CA_BUNDLE="/etc/ssl/certs/ca-certificates.crt" PIP_CERT="/etc/ssl/certs/ca-certificates.crt"
