@@ -1871,12 +1871,15 @@ def parse_config(text: str, file_name: str, read: Callable[[str], str], project:
 
 def read_system_packages(reading: Reading, node: Any) -> tuple[str, ...]:
     """apt names of `build.system_packages`; an item may hold several, options of `apt-get install` among them, and
-    a name a version or release after = or /."""
+    a name a version or release after = or /. A range of versions, as pip has them, is dropped."""
     import re
 
     names: list[str] = []
     for place, text in reading.texts(node, "build.system_packages"):
-        for name in text.split():
+        plain = re.sub(r"\s*(?:[<>~]=|[<>])\s*[\w.+:~-]+", "", text)
+        if plain != text:
+            reading.warn(place, f'system package "{text}": apt takes no range of versions; {plain} is installed')
+        for name in plain.split():
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+:~-]*([=/][A-Za-z0-9.+:~*-]+)?|-[a-z]|--[a-z-]+", name):
                 reading.fault(place, f'build.system_packages has "{name}"', "it takes names of apt packages")
             names.append(name)
