@@ -1590,7 +1590,7 @@ def read_reference(reading: Reading, node: Any, key: str) -> str:
         return ""
     text = reading.text(node, key)
     file, dot, name = text.partition(".py:")
-    if text.endswith(".py"):
+    if text.endswith(".py") and " " not in text:  # a command that runs a file names none
         file, dot, name = text[:-3], ".py:", ""
     parts = file.split("/")
     if text and (not dot or not file or ".py:" in name or not (name.isidentifier() or not name)):

@@ -92,6 +92,7 @@ def test_all_faults_come_at_once_in_the_order_of_their_lines() -> None:
     ("predict: a.py:A\nrun: a.py:B\n", 2, "only one of run or predict can be set"),
     ("run: a:b\n", 1, "it must be in the form 'run.py:Runner'"),
     ("predict: a\n", 1, "it must be in the form 'predict.py:Predictor'"),
+    ("run: python predict.py\n", 1, "it must be in the form 'run.py:Runner'"),
     ("train: a.py:B.py:C\n", 1, "it must be in the form 'train.py:Trainer'"),
     ("predict: {file: a.py}\n", 1,
      'predict is a mapping with the keys file; write it as predict: "predict.py:Predictor"'),
