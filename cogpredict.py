@@ -2916,7 +2916,9 @@ class Names(Meter):
         if found.kind == "external" and name in FUNCTIONS:
             return lambda *args, **named: self.call_function(env, name, FUNCTIONS[name], args, named)
         if found.kind == "external":
-            raise Unreadable(f"'{name}' comes from outside the project")
+            home = self.sources.module(name.rpartition(".")[0], 0, found.scope.path) if name[0] != "." else None
+            raise Unreadable(f"'{name}' " + (f"is not defined in {home.scope.path}" if home else
+                                             "comes from outside the project"))
         raise Unreadable(f"'{expression(node, 40)}' is only known when the model runs")
 
     def arguments(self, env: Env, node: Node, read: Callable[[Env, ast.expr], Any]) -> tuple[list[Any], dict[str, Any]]:
