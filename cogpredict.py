@@ -2015,6 +2015,9 @@ def complete_torch(config: Config, requirements: list[Requirement]) -> tuple[Tor
         built = [row for row in built if versions_match(row.torchvision, vision.version)] or built
     if is_pin(audio):
         built = [row for row in built if versions_match(row.torch, torch_of_torchaudio(audio.version))] or built
+    for other, number in ((vision, "torchvision"), (audio, "torch")):  # an open one still rules out what is older
+        if not is_pin(other):
+            built = [row for row in built if satisfies(getattr(row, number), other.specifier)] or built
     python = config.python_version
     named = torch_candidates(built, asked, python) or torch_candidates(rows, asked, python)
     if torch.version and not named:
@@ -2145,13 +2148,18 @@ def complete_requirements(config: Config, requirements: list[Requirement], row: 
 
 
 def settle_requirement(item: Requirement, config: Config, row: TorchRow | None) -> tuple[str, str]:
-    """One line, and the index that it needs. Only torch and torchvision change, unless hashes or an index forbid it."""
+    """One line, and the index that it needs. Only torch and what is built with it change, unless hashes or an index
+    forbid it. An open torchaudio ends with the series of its torch: 2.11 no longer requires the one that it loads."""
     own = tuple(option for option in item.options if not hoists(option))
     unchanged = render_requirement(item._replace(options=own)), ""
     if item.url or item.options or not for_this_system(item):
         return unchanged
     if item.key == "torch" and row and (item.version or config.gpu):
         return render_requirement(item._replace(specifier=f"=={row.torch}")), row.index_url
+    if item.key == "torchaudio" and row and config.torch and not is_pin(item):
+        major, minor, *_ = version_numbers(row.torch)
+        bounds = filter(None, (item.specifier, f"<{major}.{minor + 1}"))
+        return render_requirement(item._replace(specifier=",".join(bounds))), ""
     if item.key != "torchvision" or not is_pin(item):
         return unchanged
     rows = [build for build in list_torch_rows()
