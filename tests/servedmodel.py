@@ -1,6 +1,8 @@
 """Runs of `cog.pyz serve`, and requests to the models behind them."""
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import re
@@ -30,6 +32,12 @@ def ask(url: str, body: object = None, method: str | None = None, **headers: str
     except urllib.error.HTTPError as error:
         with error:
             return error.code, json.loads(error.read() or b"null")
+
+
+def ask_last(url: str, body: object) -> None:
+    """Send a request after which the server goes away, maybe before it has answered in full."""
+    with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+        ask(url, body)
 
 
 class Served:

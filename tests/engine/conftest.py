@@ -178,7 +178,7 @@ def nothing_left(engine_address: str, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setenv("COG_TEST_SESSION", MARK)
     before = {container["Id"] for container in list_containers()}
     yield
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while left := [each for each in list_containers() if each["Id"] not in before and not is_anothers(each)]:
         if time.monotonic() > deadline:
             break

@@ -139,7 +139,7 @@ def session(command, project):
 
 def wait_for_end(project):
     """Soon no container of ours sees this project; a busy engine takes its time to remove one."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while running(project) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert [(each["Names"], each["Status"]) for each in running(project)] == []

@@ -1,7 +1,6 @@
 """`cog.pyz serve`: a model behind a port of this machine, for as long as the program runs."""
 from __future__ import annotations
 
-import contextlib
 import http.server
 import json
 import os
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import make_image
 import pytest
-from servedmodel import READY, Served, ask, find_port, is_open, needs_ipv6, wait_until
+from servedmodel import READY, Served, ask, ask_last, find_port, is_open, needs_ipv6, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,7 +91,7 @@ def test_a_model_answers_until_a_signal_ends_it(images, serve, version, number):
 @each_runtime
 def test_its_own_api_can_end_it(images, serve, version):
     served = serve(images("echo", version))
-    ask(f"{served.url()}/shutdown", {})
+    ask_last(f"{served.url()}/shutdown", {})
     assert served.process.wait(30) == 0
 
 
@@ -181,7 +180,7 @@ def test_a_failed_setup_is_told_and_the_server_stays(images, serve, version):
     url = served.url()
     assert "warning: Model setup failed" in served.text() and "the weights are not there" in served.text()
     assert ask(f"{url}/health-check")[1]["status"] == "SETUP_FAILED"
-    ask(f"{url}/shutdown", {})
+    ask_last(f"{url}/shutdown", {})
     assert served.process.wait(30) == 5
 
 
@@ -246,8 +245,7 @@ def test_a_reader_of_the_log_that_goes_away_ends_it(images, serve):
     os.close(writing)
     url = served.url()
     os.close(reading)
-    with contextlib.suppress(OSError):  # it may end before it answers
-        ask(f"{url}/predictions", {"input": {"lines": 5}})
+    ask_last(f"{url}/predictions", {"input": {"lines": 5}})
     assert served.process.wait(30) == -signal.SIGPIPE
 
 

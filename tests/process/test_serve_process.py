@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from processproject import OLD, each_python, is_quiet, list_processes, needs_old
-from servedmodel import Served, ask, is_open, needs_ipv6, wait_until
+from servedmodel import Served, ask, ask_last, is_open, needs_ipv6, wait_until
 
 pytestmark = [pytest.mark.index, pytest.mark.slow]
 
@@ -66,7 +66,7 @@ def test_every_kind_of_address_is_listened_on(serve, python, host, url):
 @each_python
 def test_its_own_api_can_end_it(serve, python):
     served = serve(python, "echo")
-    ask(f"{served.url()}/shutdown", {})
+    ask_last(f"{served.url()}/shutdown", {})
     assert served.process.wait(15) == 0
 
 

@@ -104,7 +104,7 @@ def test_a_text_and_its_log(serve, tmp_path, runtime):
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_ctrl_c_cancels_where_the_runtime_can(serve, tmp_path, runtime):
     url = serve("slow", runtime)
-    process = begin("predict", "--url", url, "-i", "seconds=30" if runtime != "0.9.26" else "seconds=5", cwd=tmp_path)
+    process = begin("predict", "--url", url, "-i", "seconds=30" if runtime != "0.9.26" else "seconds=8", cwd=tmp_path)
     assert process.stderr is not None
     while "Running prediction" not in process.stderr.readline():
         pass
