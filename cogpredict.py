@@ -5228,6 +5228,10 @@ CUDA_PACKAGES = ("ca-certificates", "curl", "git", "libexpat1", "libpython3-stdl
 STEP_TOOLS = {"bzip2": "bzip2", "cmake": "cmake", "ffmpeg": "ffmpeg", "g++": "build-essential",
               "gcc": "build-essential", "make": "build-essential", "sox": "sox", "unzip": "unzip", "xz": "xz-utils",
               "zip": "zip", "zstd": "zstd"}
+# and what OpenCV loads there, also when one of these brings it along
+OPENCV_LIBRARIES = ("libgl1", "libglib2.0-0")
+OPENCV_REQUIREMENTS = ("opencv[-_](contrib[-_])?python|basicsr|facexlib|gfpgan|invisible[-_]watermark|mediapipe|"
+                       "realesrgan|ultralytics")
 COG_BASE_PACKAGES = (
     "build-essential", "cmake", "curl", "ffmpeg", "findutils", "g++", "gcc", "git", "libavcodec-dev", "libcairo2-dev",
     "libfontconfig1", "libgirepository1.0-dev", "libgl1", "libglx-mesa0", "libglib2.0-0", "libopencv-dev", "libsm6",
@@ -5446,7 +5450,7 @@ def render_certificates(settings: BuildSettings) -> list[str]:
 
 
 def apt_packages(config: Config, settings: BuildSettings) -> list[str]:
-    """The apt packages of the image: those of cog.yaml, and the tools that its build steps and requirements call.
+    """The apt packages of the image: those of cog.yaml, and what its build steps and requirements call or load.
 
     >>> apt_packages(Config(run=(RunStep("curl -o x y"),), requirements=("git+https://h/r",)), BuildSettings())
     ['curl', 'git']
@@ -5463,6 +5467,8 @@ def apt_packages(config: Config, settings: BuildSettings) -> list[str]:
     if not settings.base_image:
         called = re.findall(r"(?:^|[;&|(])\s*(?:sudo\s+)?([\w+]+)(?=[\s;&|)]|$)", steps, re.M)
         tools += [STEP_TOOLS[name] for name in called if name in STEP_TOOLS]
+        if re.search(rf"(?im)^({OPENCV_REQUIREMENTS})(?![\w.-])", "\n".join(config.requirements)):
+            asked += OPENCV_LIBRARIES
     present = COG_BASE_PACKAGES if "/cog-base:" in base_image(config, settings) else ()
     return [name for name in dict.fromkeys([*sorted(tools), *asked]) if name not in present]
 
