@@ -2002,6 +2002,8 @@ def find_requirement(requirements: list[Requirement], *names: str) -> Requiremen
 
 def complete_torch(config: Config, requirements: list[Requirement]) -> tuple[TorchRow | None, Config]:
     """The build of torch that the model gets, if the table knows it, and the config with what is to be said of it."""
+    import re
+
     torch, vision, audio = (find_requirement(requirements, name) for name in ("torch", "torchvision", "torchaudio"))
     rows = [row for row in list_torch_rows() if bool(row.cuda) == config.gpu]
     if not config.gpu:
@@ -2015,9 +2017,10 @@ def complete_torch(config: Config, requirements: list[Requirement]) -> tuple[Tor
         built = [row for row in built if versions_match(row.torchvision, vision.version)] or built
     if is_pin(audio):
         built = [row for row in built if versions_match(row.torch, torch_of_torchaudio(audio.version))] or built
-    for other, number in ((vision, "torchvision"), (audio, "torch")):  # an open one still rules out what is older
-        if not is_pin(other):
-            built = [row for row in built if satisfies(getattr(row, number), other.specifier)] or built
+    of_torch = re.sub(r"\d[\d.]*", lambda found: torch_of_torchaudio(found[0]), audio.specifier)
+    for other, number, open_to in ((vision, "torchvision", vision.specifier), (audio, "torch", of_torch)):
+        if not is_pin(other):  # an open one still rules out what is older
+            built = [row for row in built if satisfies(getattr(row, number), open_to)] or built
     python = config.python_version
     named = torch_candidates(built, asked, python) or torch_candidates(rows, asked, python)
     if torch.version and not named:
