@@ -5452,6 +5452,18 @@ def render_certificates(settings: BuildSettings) -> list[str]:
     ]
 
 
+def called_commands(config: Config) -> list[str]:
+    """The commands that the build steps call by their bare names.
+
+    >>> called_commands(Config(run=(RunStep("cd x && UV_LINK_MODE=copy uv pip install y"), RunStep("sudo make"))))
+    ['cd', 'uv', 'make']
+    """
+    import re
+
+    steps = "\n".join(step.command for step in config.run)
+    return re.findall(r"(?:^|[;&|(])\s*(?:sudo\s+|\w+=\S*\s+)*([\w+]+)(?=[\s;&|)]|$)", steps, re.M)
+
+
 def apt_packages(config: Config, settings: BuildSettings) -> list[str]:
     """The apt packages of the image: those of cog.yaml, and what its build steps and requirements call or load.
 
@@ -5468,8 +5480,7 @@ def apt_packages(config: Config, settings: BuildSettings) -> list[str]:
     if python_image(config, settings):
         tools = list(CUDA_PACKAGES)
     if not settings.base_image:
-        called = re.findall(r"(?:^|[;&|(])\s*(?:sudo\s+)?([\w+]+)(?=[\s;&|)]|$)", steps, re.M)
-        tools += [STEP_TOOLS[name] for name in called if name in STEP_TOOLS]
+        tools += [STEP_TOOLS[name] for name in called_commands(config) if name in STEP_TOOLS]
         if re.search(rf"(?im)^({OPENCV_REQUIREMENTS})(?![\w.-])", "\n".join(config.requirements)):
             asked += OPENCV_LIBRARIES
     present = COG_BASE_PACKAGES if "/cog-base:" in base_image(config, settings) else ()
@@ -5544,12 +5555,14 @@ def render_tracing(tracing: Tracing | None, settings: BuildSettings) -> list[str
 
 def render_run_steps(config: Config, settings: BuildSettings) -> list[str]:
     """The commands of cog.yaml, each a step, with its secrets. Python is where some look for it: in Cog's own images it
-    is pyenv's."""
+    is pyenv's, or has uv beside it."""
     import re
 
     homes = re.findall(r"/root/\.pyenv/versions/[\w.]+", "\n".join(step.command for step in config.run))
     lines = [f"RUN mkdir -p /root/.pyenv/versions && ln -s /usr/local {home}" for home in dict.fromkeys(homes)]
     lines = [] if settings.base_image or "/cog-base:" in base_image(config, settings) else lines
+    if "uv" in called_commands(config) and not settings.base_image:
+        lines += ["ENV UV_SYSTEM_PYTHON=true", pip_install(settings, "uv")]
     for step in config.run:
         mounts = "".join(f"--mount=type=secret,id={mount.id},target={mount.target} " for mount in step.mounts)
         lines.append(f"RUN {pip_secret(settings).lstrip()}{' ' if settings.pip_conf else ''}{mounts}{step.command}")
