@@ -2152,17 +2152,20 @@ def complete_requirements(config: Config, requirements: list[Requirement], row: 
 
 def settle_requirement(item: Requirement, config: Config, row: TorchRow | None) -> tuple[str, str]:
     """One line, and the index that it needs. Only torch and what is built with it change, unless hashes or an index
-    forbid it. An open torchaudio ends with the series of its torch: 2.11 no longer requires the one that it loads."""
+    forbid it; beside an extra index an open version is settled all the same. An open torchaudio ends with the series of
+    its torch: 2.11 no longer requires the one that it loads."""
     own = tuple(option for option in item.options if not hoists(option))
     unchanged = render_requirement(item._replace(options=own)), ""
-    if item.url or item.options or not for_this_system(item):
+    bound = is_pin(item) or any(not option.startswith("--extra-index-url") for option in item.options)
+    if item.url or (item.options and bound) or not for_this_system(item):
         return unchanged
     if item.key == "torch" and row and (item.version or config.gpu):
-        return render_requirement(item._replace(specifier=f"=={row.torch}")), row.index_url
+        index = "" if item.options else row.index_url
+        return render_requirement(item._replace(specifier=f"=={row.torch}", options=())), index
     if item.key == "torchaudio" and row and config.torch and not is_pin(item):
         major, minor, *_ = version_numbers(row.torch)
         bounds = filter(None, (item.specifier, f"<{major}.{minor + 1}"))
-        return render_requirement(item._replace(specifier=",".join(bounds))), ""
+        return render_requirement(item._replace(specifier=",".join(bounds), options=())), ""
     if item.key != "torchvision" or not is_pin(item):
         return unchanged
     rows = [build for build in list_torch_rows()
