@@ -1402,7 +1402,7 @@ def unknown_key(name: str, path: str, keys: tuple[str, ...]) -> str:
     """
     import difflib
 
-    close = difflib.get_close_matches(name, keys, 1)
+    close = [key for key in keys if name.startswith(f"{key}_")] or difflib.get_close_matches(name, keys, 1)
     elsewhere = '; it belongs under "build:"' if not path and name in BUILD_KEYS else ""
     elsewhere = "; it belongs at the left margin" if path and name in TOP_KEYS else elsewhere
     more = f'; did you mean "{close[0]}"?' if close else elsewhere
@@ -1596,7 +1596,9 @@ def read_reference(reading: Reading, node: Any, key: str) -> str:
     if text and (not dot or not file or ".py:" in name or not (name.isidentifier() or not name)):
         reading.fault(node, f'invalid {key} "{text}"', f"it must be in the form '{example}'")
     elif text and (text.startswith("/") or ".." in parts):
-        reading.fault(node, f'{key} "{text}" lies outside the project', "it takes a path inside the folder of cog.yaml")
+        inside = f": {text[5:]}" if text.startswith("/src/") else ""  # where the project lies in the image
+        reading.fault(node, f'{key} "{text}" lies outside the project',
+                      f"it takes a path inside the folder of cog.yaml{inside}")
     return f"{file}.py:{name}" if text else ""
 
 
@@ -1774,6 +1776,10 @@ def read_requirements_file(reading: Reading, place: Any, path: str, seen: tuple[
     """The lines of a requirements file, relative to the project or absolute."""
     if path in seen:
         reading.fault(place, f'requirements file "{path}" includes itself', "remove one of the -r lines")
+        return []
+    if path.endswith((".toml", ".lock", ".yaml", ".yml")):
+        reading.fault(place, f'requirements file "{path}" is of another tool',
+                      "it takes what pip install -r takes: requirements.txt with one package a line")
         return []
     try:
         text = reading.read(path)

@@ -97,6 +97,7 @@ def test_all_faults_come_at_once_in_the_order_of_their_lines() -> None:
     ("predict: {file: a.py}\n", 1,
      'predict is a mapping with the keys file; write it as predict: "predict.py:Predictor"'),
     ("predict: ../a.py:A\n", 1, "lies outside the project"),
+    ("predict: /src/a.py:A\n", 1, "it takes a path inside the folder of cog.yaml: a.py:A"),
     ("image: a\nmodel: b\n", 2, "only one of them can be set"),
     ("model: host:5000/a:1\n", 1, "it must be a bare repository"),
     ("concurrency: {default_target: 1}\n", 1, "concurrency has no max"),
