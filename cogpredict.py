@@ -973,21 +973,30 @@ TENSORFLOW_ROWS = """
 2.21.0 12.5 9 3.10-3.13"""
 # apt names that newer distributions dropped, and what every supported one has in their place.
 APT_SUCCESSORS = {
-    "libgl1-mesa-glx": "libgl1", "libegl1-mesa": "libegl1", "libgles2-mesa": "libgles2", "netcat": "netcat-openbsd",
-    "libtiff5-dev": "libtiff-dev", "libncurses5-dev": "libncurses-dev", "libpng12-dev": "libpng-dev",
-    "libjpeg8-dev": "libjpeg-dev", "python-dev": "python3-dev", "python-pip": "python3-pip",
+    "ffprobe": "ffmpeg", "libegl1-mesa": "libegl1", "libgl1-mesa-glx": "libgl1", "libgles2-mesa": "libgles2",
+    "libjpeg8-dev": "libjpeg-dev", "libncurses5-dev": "libncurses-dev", "libpng12-dev": "libpng-dev",
+    "libtiff5-dev": "libtiff-dev", "netcat": "netcat-openbsd", "python-dev": "python3-dev",
+    "python-pip": "python3-pip", "ttf-dejavu": "fonts-dejavu",
 }
 # the same for names whose successor depends on the distribution: the build tries the first, then the second
 APT_MOVED = {
+    "chromium-browser": "chromium", "chromium-chromedriver": "chromium-driver", "freeglut3": "libglut3.12",
     "libappindicator1": "libayatana-appindicator1", "libasound2": "libasound2t64",
-    "libatlas-base-dev": "libopenblas-dev", "libdc1394-22-dev": "libdc1394-dev",
-    "libegl1-mesa-dev": "libegl-dev", "libffi6": "libffi8", "libffi7": "libffi8", "libgles2-mesa-dev": "libgles-dev",
-    "libjpeg8": "libjpeg62-turbo", "libjpeg-turbo8": "libjpeg62-turbo", "libncurses5": "libncurses6",
-    "libopenblas-base": "libopenblas0", "libpng12-0": "libpng16-16", "libssl1.1": "libssl3", "libtbb2": "libtbb12",
-    "libtiff5": "libtiff6", "libtinfo5": "libtinfo6", "openjdk-8-jdk": "default-jdk", "openjdk-11-jdk": "default-jdk",
-    "openjdk-11-jre": "default-jre", "openjdk-11-jre-headless": "default-jre-headless",
-    "openjdk-17-jdk": "default-jdk", "openjdk-17-jre": "default-jre", "python3-distutils": "python3-setuptools",
-    "youtube-dl": "yt-dlp",
+    "libatlas-base-dev": "libopenblas-dev", "libavcodec58": "ffmpeg", "libavformat58": "ffmpeg",
+    "libavutil56": "ffmpeg", "libdc1394-22-dev": "libdc1394-dev", "libegl1-mesa-dev": "libegl-dev",
+    "libffi6": "libffi8", "libffi7": "libffi8", "libfftw3-3": "libfftw3-double3",
+    "libgdk-pixbuf2.0-0": "libgdk-pixbuf-2.0-0", "libgdk-pixbuf2.0-dev": "libgdk-pixbuf-2.0-dev",
+    "libgles2-mesa-dev": "libgles-dev", "libglew2.1": "libglew2.2", "libjpeg-turbo8": "libjpeg62-turbo",
+    "libjpeg-turbo8-dev": "libjpeg-dev", "libjpeg8": "libjpeg62-turbo",
+    "libmysqlclient-dev": "default-libmysqlclient-dev", "libncurses5": "libncurses6",
+    "libopenblas-base": "libopenblas0", "libpango1.0-0": "libpango-1.0-0", "libpng12-0": "libpng16-16",
+    "libssl1.1": "libssl3", "libswscale5": "ffmpeg", "libtbb2": "libtbb12", "libtiff5": "libtiff6",
+    "libtinfo5": "libtinfo6", "libwebp6": "libwebp7", "lsb-core": "lsb-release", "lzma-dev": "liblzma-dev",
+    "openjdk-11-jdk": "default-jdk", "openjdk-11-jre": "default-jre",
+    "openjdk-11-jre-headless": "default-jre-headless", "openjdk-17-jdk": "default-jdk",
+    "openjdk-17-jre": "default-jre", "openjdk-17-jre-headless": "default-jre-headless",
+    "openjdk-8-jdk": "default-jdk", "openjdk-8-jre": "default-jre", "python3-distutils": "python3-setuptools",
+    "unrar": "unrar-free", "youtube-dl": "yt-dlp",
 }
 TOP_KEYS = ("build", "image", "model", "run", "predict", "train", "concurrency", "environment", "observability",
             "weights")
