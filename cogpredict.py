@@ -1009,6 +1009,7 @@ FOLDER_REMEDY = "code of the project is imported from /src: leave it out, or nam
 ARTIFACT_SUFFIXES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 INDEX_OPTIONS = {"-f": "--find-links", "-i": "--index-url", "--find-links": "", "--index-url": "",
                  "--extra-index-url": "", "--trusted-host": ""}
+NUMPY_2_TORCH = (2, 3)  # the first torch that was built for numpy 2
 TRACING_SDK, TRACING_PYTHON = (0, 23), (3, 10)  # the oldest that trace
 SAMPLERS = ("always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off",
             "parentbased_traceidratio")
@@ -1598,6 +1599,9 @@ def read_reference(reading: Reading, node: Any, key: str) -> str:
         reading.fault(node, f"{key} is {describe_node(node)}", f'write it as {key}: "{example}"')
         return ""
     text = reading.text(node, key)
+    if text.startswith("/src/"):  # where the project lies in the image
+        text = text[len("/src/"):]
+        reading.warn(node, f"{key} is taken as {text}, from the folder of cog.yaml, which the image has as /src")
     file, dot, name = text.partition(".py:")
     if text.endswith(".py") and " " not in text:  # a command that runs a file names none
         file, dot, name = text[:-3], ".py:", ""
@@ -1605,9 +1609,7 @@ def read_reference(reading: Reading, node: Any, key: str) -> str:
     if text and (not dot or not file or ".py:" in name or not (name.isidentifier() or not name)):
         reading.fault(node, f'invalid {key} "{text}"', f"it must be in the form '{example}'")
     elif text and (text.startswith("/") or ".." in parts):
-        inside = f": {text[5:]}" if text.startswith("/src/") else ""  # where the project lies in the image
-        reading.fault(node, f'{key} "{text}" lies outside the project',
-                      f"it takes a path inside the folder of cog.yaml{inside}")
+        reading.fault(node, f'{key} "{text}" lies outside the project', "it takes a path inside the folder of cog.yaml")
     return f"{file}.py:{name}" if text else ""
 
 
@@ -2190,6 +2192,21 @@ def settle_requirement(item: Requirement, config: Config, row: TorchRow | None) 
         return unchanged
     suffix = "+cpu" if not config.gpu and version_numbers(chosen.torch) < (2,) else ""
     return render_requirement(item._replace(specifier=f"=={chosen.torchvision}{suffix}")), chosen.index_url
+
+
+def list_constraints(config: Config) -> list[str]:
+    """What pip is held to beside the requirement lines: a torch that was built before numpy 2 came does not work with
+    it, and hardly a model names its numpy.
+
+    >>> list_constraints(Config(torch="2.0.1", requirements=("torch==2.0.1", "numpy>=1.24")))
+    ['numpy<2']
+    >>> list_constraints(Config(torch="2.3.0")), list_constraints(Config(torch="2.0.1", requirements=("numpy==2.0.0",)))
+    ([], [])
+    """
+    torch = version_numbers(config.torch)
+    named = [item for item in map(parse_requirement, config.requirements) if item.key == "numpy"]
+    is_open = all(not item.url and satisfies("1.26.4", item.specifier) for item in named)
+    return ["numpy<2"] if torch and torch < NUMPY_2_TORCH and is_open else []
 
 
 def run_step_json(step: RunStep) -> JSON:
@@ -5541,7 +5558,8 @@ def render_packages(config: Config, settings: BuildSettings) -> list[str]:
     """The steps that install the requirement lines, and tell the linker where their libraries are."""
     if not config.requirements:
         return []
-    copies = [f"COPY {BUILD_FOLDER}/requirements.txt {COPIED}/requirements.txt"]
+    names = ("requirements.txt", *(("constraints.txt",) if list_constraints(config) else ()))
+    copies = [f"COPY {BUILD_FOLDER}/{name} {COPIED}/{name}" for name in names]
     if config.artifacts:
         copies.append(f"COPY {BUILD_FOLDER}/artifacts/ {COPIED}/artifacts/")
     return [
@@ -5587,11 +5605,13 @@ def render_run_steps(config: Config, settings: BuildSettings) -> list[str]:
     return lines
 
 
-def render_requirements(config: Config, folder: str) -> str:
-    """The requirements file for pip; local artifacts lie in `folder` under their own names."""
-    lines = [f"{folder}/{os.path.basename(line)}" if line[2:] in config.artifacts and line.startswith("./") else line
+def requirement_files(config: Config, place: Callable[[str], str]) -> dict[str, bytes]:
+    """The requirements file for pip, and the file of constraints that it names; `place` says where an artifact lies."""
+    held = list_constraints(config)
+    lines = [place(line[2:]) if line.startswith("./") and line[2:] in config.artifacts else line
              for line in config.requirements]
-    return "".join(f"{line}\n" for line in lines)
+    texts = {"requirements.txt": [*(["-c constraints.txt"] if held else []), *lines], "constraints.txt": held}
+    return {name: "".join(f"{line}\n" for line in found).encode() for name, found in texts.items() if found}
 
 
 def build_files(config: Config, settings: BuildSettings, read: Callable[[str], bytes]) -> dict[str, bytes]:
@@ -5599,7 +5619,7 @@ def build_files(config: Config, settings: BuildSettings, read: Callable[[str], b
     Raises ConfigError: an artifact is missing, or two have the same name."""
     files = {"Dockerfile": render_dockerfile(config, settings).encode()}
     if config.requirements:
-        files["requirements.txt"] = render_requirements(config, f"{COPIED}/artifacts").encode()
+        files.update(requirement_files(config, lambda path: f"{COPIED}/artifacts/{os.path.basename(path)}"))
     for path in config.artifacts:
         name = f"artifacts/{os.path.basename(path)}"
         if name in files:
@@ -10759,10 +10779,10 @@ def find_pip(job: EnvironmentJob, python: Interpreter) -> list[str]:
 
 def write_environment_files(job: EnvironmentJob) -> None:
     """Write what the installation reads: the requirements, local wheels of Cog, certificates. Raises OSError."""
+    import functools
+
     config, settings = job.config, job.settings
-    lines = [os.path.join(config.project, line[2:]) if line.startswith("./") and line[2:] in config.artifacts else line
-             for line in config.requirements]
-    files = {"requirements.txt": "".join(f"{line}\n" for line in lines).encode()}
+    files = requirement_files(config, functools.partial(os.path.join, config.project))
     files.update((os.path.join("runtime", name), data) for name, data in settings.wheels)
     if settings.ca_certificates:
         files["certificates.pem"] = "\n".join([read_system_certificates(), *settings.ca_certificates]).encode()

@@ -97,7 +97,8 @@ def test_all_faults_come_at_once_in_the_order_of_their_lines() -> None:
     ("predict: {file: a.py}\n", 1,
      'predict is a mapping with the keys file; write it as predict: "predict.py:Predictor"'),
     ("predict: ../a.py:A\n", 1, "lies outside the project"),
-    ("predict: /src/a.py:A\n", 1, "it takes a path inside the folder of cog.yaml: a.py:A"),
+    ("predict: /srv/a.py:A\n", 1, "it takes a path inside the folder of cog.yaml"),
+    ("predict: /src/../a.py:A\n", 1, "it takes a path inside the folder of cog.yaml"),
     ("image: a\nmodel: b\n", 2, "only one of them can be set"),
     ("model: host:5000/a:1\n", 1, "it must be a bare repository"),
     ("concurrency: {default_target: 1}\n", 1, "concurrency has no max"),
@@ -165,6 +166,11 @@ def test_old_forms_of_the_wild() -> None:
     config = parse("predict: predict.py\ntrain: train.py:train\nimage: r8.im/a/b\nconcurrency: 32\n")
     assert (config.predict, config.train, config.image) == ("predict.py:", "train.py:train", "r8.im/a/b")
     assert config.concurrency_max == 32
+
+
+def test_a_reference_by_the_path_in_the_image_is_one_of_the_project() -> None:
+    config = parse("predict: /src/a/b.py:C\n")
+    assert config.predict == "a/b.py:C" and "predict is taken as a/b.py:C" in config.warnings[0]
 
 
 def test_concurrency_on_an_old_python_runs_one_at_a_time() -> None:

@@ -297,3 +297,14 @@ def test_a_broken_pip_conf_is_left_to_pip(tmp_path: Path) -> None:
 def test_weights_are_copied_before_the_rest() -> None:
     copies = steps(render(cog.BuildSettings(weights=frozenset({"a.bin"}))), "COPY")
     assert copies == ["COPY .cog/weights/ /src/", "COPY .cog/project/ /src/"]
+
+
+def test_a_torch_from_before_numpy_2_keeps_pip_below_it() -> None:
+    config = CONFIG._replace(torch="2.2.2", requirements=("torch==2.2.2", "numpy"))
+    files = cog.build_files(config, cog.BuildSettings(), lambda name: b"")
+    assert files[f"{cog.BUILD_FOLDER}/requirements.txt"] == b"-c constraints.txt\ntorch==2.2.2\nnumpy\n"
+    assert files[f"{cog.BUILD_FOLDER}/constraints.txt"] == b"numpy<2\n"
+    for torch, numpy in (("2.3.0", "numpy"), ("2.2.2", "numpy==2.1.0"), ("2.2.2", "numpy==1.23.5"), ("", "numpy")):
+        config = CONFIG._replace(torch=torch, requirements=(numpy,))
+        files = cog.build_files(config, cog.BuildSettings(), lambda name: b"")
+        assert f"{cog.BUILD_FOLDER}/constraints.txt" not in files

@@ -278,6 +278,13 @@ def test_local_files_are_installed_from_the_project(tmp_path):
     assert cogpredict.certificate_variables(str(tmp_path)) == {}
 
 
+def test_what_pip_is_held_to_lies_beside_the_requirements(tmp_path):
+    config = Config(project="/proj", torch="2.0.1", requirements=("torch==2.0.1",))
+    cogpredict.write_environment_files(make_job(tmp_path / "v", config, BuildSettings()))
+    assert (tmp_path / "v/requirements.txt").read_text() == "-c constraints.txt\ntorch==2.0.1\n"
+    assert (tmp_path / "v/constraints.txt").read_text() == "numpy<2\n"
+
+
 def test_a_step_that_fails_shows_its_log_and_its_last_error(tmp_path, capfd):
     job = make_job(tmp_path, Config(project=str(tmp_path)))
     with pytest.raises(BuildFailed, match="installing the model's requirements failed: second"):

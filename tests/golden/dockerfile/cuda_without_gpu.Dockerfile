@@ -1,6 +1,7 @@
 FROM python:3.11-slim
 ENV DEBIAN_FRONTEND=noninteractive PYTHONUNBUFFERED=1 NVIDIA_DRIVER_CAPABILITIES=all LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/lib/x86_64-linux-gnu:/usr/local/nvidia/lib64:/usr/local/nvidia/bin" PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_SRC="/usr/local/src"
 COPY .cog/build/requirements.txt /tmp/cog/requirements.txt
+COPY .cog/build/constraints.txt /tmp/cog/constraints.txt
 RUN --mount=type=cache,target=/root/.cache/pip python -m pip install --cache-dir /root/.cache/pip -r /tmp/cog/requirements.txt
 RUN find / -xdev -type f -name "*python*.so" -printf "%h\n" | sort -u > /etc/ld.so.conf.d/cog.conf && ldconfig
 RUN --mount=type=cache,target=/root/.cache/pip python -m pip install --cache-dir /root/.cache/pip cog
