@@ -2168,21 +2168,16 @@ def complete_requirements(config: Config, requirements: list[Requirement], row: 
 
 
 def settle_requirement(item: Requirement, config: Config, row: TorchRow | None) -> tuple[str, str]:
-    """One line, and the index that it needs. Only torch and what is built with it change, unless hashes or an index
-    forbid it; beside an extra index an open version is settled all the same. An open torchaudio ends with the series of
-    its torch: 2.11 no longer requires the one that it loads."""
+    """One line, and the index that it needs. Only torch and torchvision change, unless hashes or an index forbid it;
+    beside an extra index a torch without a version is settled all the same."""
     own = tuple(option for option in item.options if not hoists(option))
     unchanged = render_requirement(item._replace(options=own)), ""
-    bound = is_pin(item) or any(not option.startswith("--extra-index-url") for option in item.options)
+    bound = item.version or any(not option.startswith("--extra-index-url") for option in item.options)
     if item.url or (item.options and bound) or not for_this_system(item):
         return unchanged
     if item.key == "torch" and row and (item.version or config.gpu):
         index = "" if item.options else row.index_url
         return render_requirement(item._replace(specifier=f"=={row.torch}", options=())), index
-    if item.key == "torchaudio" and row and config.torch and not is_pin(item):
-        major, minor, *_ = version_numbers(row.torch)
-        bounds = filter(None, (item.specifier, f"<{major}.{minor + 1}"))
-        return render_requirement(item._replace(specifier=",".join(bounds), options=())), ""
     if item.key != "torchvision" or not is_pin(item):
         return unchanged
     rows = [build for build in list_torch_rows()
@@ -2195,18 +2190,22 @@ def settle_requirement(item: Requirement, config: Config, row: TorchRow | None) 
 
 
 def list_constraints(config: Config) -> list[str]:
-    """What pip is held to beside the requirement lines: a torch that was built before numpy 2 came does not work with
-    it, and hardly a model names its numpy.
+    """What pip is held to beside the requirement lines, by the model's torch: one that was built before numpy 2 came
+    does not work with it, and hardly a model names its numpy; an open torchaudio ends with the series of its torch,
+    since 2.11 no longer requires the one that it loads.
 
-    >>> list_constraints(Config(torch="2.0.1", requirements=("torch==2.0.1", "numpy>=1.24")))
-    ['numpy<2']
+    >>> list_constraints(Config(torch="2.0.1", requirements=("torch==2.0.1", "numpy>=1.24", "torchaudio")))
+    ['numpy<2', 'torchaudio<2.1']
     >>> list_constraints(Config(torch="2.3.0")), list_constraints(Config(torch="2.0.1", requirements=("numpy==2.0.0",)))
     ([], [])
     """
-    torch = version_numbers(config.torch)
-    named = [item for item in map(parse_requirement, config.requirements) if item.key == "numpy"]
-    is_open = all(not item.url and satisfies("1.26.4", item.specifier) for item in named)
-    return ["numpy<2"] if torch and torch < NUMPY_2_TORCH and is_open else []
+    torch, items = version_numbers(config.torch), list(map(parse_requirement, config.requirements))
+    if len(torch) < 2:
+        return []
+    numpy_is_open = all(not item.url and satisfies("1.26.4", item.specifier) for item in items if item.key == "numpy")
+    audio = [item for item in items if item.key == "torchaudio" and not item.url and not is_pin(item)]
+    return [*(["numpy<2"] if torch < NUMPY_2_TORCH and numpy_is_open else []),
+            *([f"torchaudio<{torch[0]}.{torch[1] + 1}"] if audio else [])]
 
 
 def run_step_json(step: RunStep) -> JSON:

@@ -33,7 +33,7 @@ def read_model(folder: Path) -> tuple[dict[str, object], str]:
     document = {
         "config": cog.config_json(config), "requirements": list(config.requirements),
         "artifacts": list(config.artifacts), "torch": config.torch, "tensorflow": config.tensorflow,
-        "warnings": list(config.warnings),
+        "constraints": cog.list_constraints(config), "warnings": list(config.warnings),
     }
     return {key: value for key, value in document.items() if value}, cog.render_dockerfile(config, settings)
 
