@@ -2190,16 +2190,18 @@ def settle_requirement(item: Requirement, config: Config, row: TorchRow | None) 
 
 
 def list_constraints(config: Config) -> list[str]:
-    """What pip is held to beside the requirement lines, by the model's torch: one that was built before numpy 2 came
+    """What pip is held to beside the requirement lines, by a torch of one version: one built before numpy 2 came
     does not work with it, and hardly a model names its numpy; an open torchaudio ends with the series of its torch,
     since 2.11 no longer requires the one that it loads.
 
-    >>> list_constraints(Config(torch="2.0.1", requirements=("torch==2.0.1", "numpy>=1.24", "torchaudio")))
+    >>> list_constraints(Config(requirements=("torch==2.0.1", "numpy>=1.24", "torchaudio")))
     ['numpy<2', 'torchaudio<2.1']
-    >>> list_constraints(Config(torch="2.3.0")), list_constraints(Config(torch="2.0.1", requirements=("numpy==2.0.0",)))
-    ([], [])
+    >>> [list_constraints(Config(requirements=(torch, "numpy>=2"))) for torch in ("torch==2.0.1", "torch>=2.0")]
+    [[], []]
     """
-    torch, items = version_numbers(config.torch), list(map(parse_requirement, config.requirements))
+    items = list(map(parse_requirement, config.requirements))
+    pin = find_requirement(items, "torch")
+    torch = version_numbers(pin.version) if is_pin(pin) else ()
     if len(torch) < 2:
         return []
     numpy_is_open = all(not item.url and satisfies("1.26.4", item.specifier) for item in items if item.key == "numpy")

@@ -300,11 +300,12 @@ def test_weights_are_copied_before_the_rest() -> None:
 
 
 def test_a_torch_from_before_numpy_2_keeps_pip_below_it() -> None:
-    config = CONFIG._replace(torch="2.2.2", requirements=("torch==2.2.2", "numpy"))
+    config = CONFIG._replace(requirements=("torch==2.2.2", "numpy"))
     files = cog.build_files(config, cog.BuildSettings(), lambda name: b"")
     assert files[f"{cog.BUILD_FOLDER}/requirements.txt"] == b"-c constraints.txt\ntorch==2.2.2\nnumpy\n"
     assert files[f"{cog.BUILD_FOLDER}/constraints.txt"] == b"numpy<2\n"
-    for torch, numpy in (("2.3.0", "numpy"), ("2.2.2", "numpy==2.1.0"), ("2.2.2", "numpy==1.23.5"), ("", "numpy")):
-        config = CONFIG._replace(torch=torch, requirements=(numpy,))
+    for lines in (("torch==2.3.0", "numpy"), ("torch==2.2.2", "numpy==2.1.0"), ("torch==2.2.2", "numpy==1.23.5"),
+                  ("numpy",), ("torch>=2.0", "numpy", "torchaudio"), ("torch==2.*", "torchaudio")):
+        config = CONFIG._replace(torch="2.0", requirements=lines)
         files = cog.build_files(config, cog.BuildSettings(), lambda name: b"")
         assert f"{cog.BUILD_FOLDER}/constraints.txt" not in files

@@ -279,7 +279,7 @@ def test_local_files_are_installed_from_the_project(tmp_path):
 
 
 def test_what_pip_is_held_to_lies_beside_the_requirements(tmp_path):
-    config = Config(project="/proj", torch="2.0.1", requirements=("torch==2.0.1",))
+    config = Config(project="/proj", requirements=("torch==2.0.1",))
     cogpredict.write_environment_files(make_job(tmp_path / "v", config, BuildSettings()))
     assert (tmp_path / "v/requirements.txt").read_text() == "-c constraints.txt\ntorch==2.0.1\n"
     assert (tmp_path / "v/constraints.txt").read_text() == "numpy<2\n"
