@@ -10252,19 +10252,23 @@ def remove_nameless(engine: Engine, image: str, console: Console) -> None:
 BASE_HINT = "--base-image NAME takes one that the engine has; all but build run without an image too: --engine none"
 
 
-# What the last lines of a step that failed have, and what to do about it; {} is the regex's group
+# What the last lines of a step that failed have, and what to do about it; {} is the regex's group. What pip and apt say
+# they cannot find may be due to what cut them off, which comes first
 STEP_HINTS = (
+    (r"certificate.verif\w+.failed|self.signed certificate|local issuer certificate|invalid peer certificate",
+     "where a proxy signs connections anew, COG_CA_CERT names its certificate authority"),
+    (r"failure in name resolution|failure resolving|name or service not known|could not resolve host|"
+     "network is unreachable",
+     "the step has no network: a proxy is taken from HTTPS_PROXY, a package index from pip's configuration"),
     (r"no matching distribution|no solution found",
      "the package index has none for this Python: look at the requirement, and at python_version in cog.yaml"),
-    (r"\b(?:gcc|g\+\+|cc|c\+\+|make)'?(?: failed: no such file|: (?:command )?not found)|unable to execute '\S*gcc",
-     "something there is built from its source, which takes a compiler: build.system_packages: [build-essential]"),
+    (r"\b(?:gcc|g\+\+|cc|c\+\+|make)'?(?:(?: failed)?: no such file|: (?:command )?not found)|"
+     r"unable to execute '\S*gcc",
+     "something there is built from its source, which takes a compiler: build.system_packages: [build-essential]; "
+     "without an engine, this machine's own"),
     (r"unable to locate package (\S+)", "the distribution has no apt package {}; it may have another name there"),
-    (r"(?:^|: )([\w.+-]+): (?:command )?not found$", "there is no {} there: name the apt package that has it under "
-                                                   "build.system_packages"),
-    (r"certificate.verify.failed|self.signed certificate",
-     "where a proxy signs connections anew, COG_CA_CERT names its certificate authority"),
-    (r"failure in name resolution|could not resolve host|network is unreachable",
-     "the step has no network: a proxy is taken from HTTPS_PROXY, a package index from pip's configuration"),
+    (r"(?:^|: )([\w.+-]+): (?-i:(?:command )?not found)$",
+     "there is no {} there: name its apt package under build.system_packages; without an engine, install it"),
 )
 
 
@@ -10272,7 +10276,7 @@ def step_hint(log: Iterable[str]) -> str:
     """What to do about a step that failed, judged by the last lines of its log; empty where they do not tell.
 
     >>> step_hint(["/bin/sh: 1: node: not found"])
-    'there is no node there: name the apt package that has it under build.system_packages'
+    'there is no node there: name its apt package under build.system_packages; without an engine, install it'
     """
     import re
 

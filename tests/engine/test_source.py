@@ -88,7 +88,7 @@ def test_a_step_that_fails_shows_its_log(model):
     config.write_text(config.read_text().replace("build:\n", 'build:\n  run: ["echo all is lost; no-such-tool -x"]\n'))
     code, out, err = run("predict")
     assert code == 4 and "all is lost" in err and "Traceback" not in err
-    assert "hint: there is no no-such-tool there: name the apt package" in err
+    assert "hint: there is no no-such-tool there: name its apt package" in err
 
 
 def test_a_base_image_that_cannot_be_had_says_how_to_go_on(model):

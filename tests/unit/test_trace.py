@@ -291,12 +291,18 @@ def test_a_line_fills_its_width_and_no_more(left: str, right: str, width: int) -
     ("/bin/sh: 1: make: not found", "[build-essential]"),
     ("error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory", "[build-essential]"),
     ("unable to execute 'x86_64-linux-gnu-gcc': No such file or directory", "[build-essential]"),
+    ("make: gcc: No such file or directory", "[build-essential]"),
     ("bash: line 1: git-lfs: command not found", "there is no git-lfs there"),
     ("E: Unable to locate package libfoo5", "no apt package libfoo5"),
     ("ERROR: No matching distribution found for torch==1.7.0", "python_version in cog.yaml"),
     ("curl: (60) SSL certificate problem: self-signed certificate in certificate chain", "COG_CA_CERT"),
     ("ssl.SSLCertVerificationError: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed", "COG_CA_CERT"),
+    ("curl: (60) SSL certificate problem: unable to get local issuer certificate", "COG_CA_CERT"),
+    ("CERTIFICATE_VERIFY_FAILED\nERROR: No matching distribution found for x", "COG_CA_CERT"),
     ("curl: (6) Could not resolve host: example.com", "HTTPS_PROXY"),
+    ("Temporary failure in name resolution\nERROR: No matching distribution found for x", "HTTPS_PROXY"),
+    ("W: Temporary failure resolving 'example.com'\nE: Unable to locate package sox", "HTTPS_PROXY"),
+    ("remote: Not Found", ""),
     ("RuntimeError: the key was not found", ""), ("{}: not found in {0}", ""),
 ])
 def test_the_log_of_a_failed_step_tells_what_to_do(line: str, words: str) -> None:
