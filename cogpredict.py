@@ -1660,7 +1660,7 @@ def list_tracing_faults(tracing: Tracing) -> list[tuple[str, str, str]]:
     takes_ratio = tracing.sampler.endswith("ratio")
     if tracing.sampler not in SAMPLERS:
         faults.append(("sampler", f'is "{tracing.sampler}"', f"it takes one of {', '.join(SAMPLERS)}"))
-    elif takes_ratio and not re.fullmatch(r"0*(0?\.\d+|0|1)(\.0*)?", tracing.sampler_arg):
+    elif takes_ratio and not re.fullmatch(r"0*(\.\d+|[01](\.0*)?)", tracing.sampler_arg):
         faults.append(("sampler_arg", f'is "{tracing.sampler_arg}"', f"{tracing.sampler} takes a number from 0 to 1"))
     elif tracing.sampler_arg and not takes_ratio:
         faults.append(("sampler_arg", f"stands beside {tracing.sampler}", "only ratio samplers take it: leave it out"))
@@ -1788,7 +1788,7 @@ def read_requirements_file(reading: Reading, place: Any, path: str, seen: tuple[
     if path in seen:
         reading.fault(place, f'requirements file "{path}" includes itself', "remove one of the -r lines")
         return []
-    if path.endswith((".toml", ".lock", ".yaml", ".yml")):
+    if path.endswith((".toml", "poetry.lock", "uv.lock", "Pipfile.lock", ".yaml", ".yml")):
         reading.fault(place, f'requirements file "{path}" is of another tool',
                       "it takes what pip install -r takes: requirements.txt with one package a line")
         return []
@@ -1893,7 +1893,7 @@ def read_system_packages(reading: Reading, node: Any) -> tuple[str, ...]:
 
     names: list[str] = []
     for place, text in reading.texts(node, "build.system_packages"):
-        plain = re.sub(r"\s*(?:[<>~]=|[<>])\s*[\w.+:~-]+", "", text)
+        plain = re.sub(r"[\s,]*(?:[<>~]=|[<>])\s*[\w.+:~-]+", "", text)
         if plain != text:
             reading.warn(place, f'system package "{text}": apt takes no range of versions; {plain} is installed')
         for name in plain.split():
@@ -2964,8 +2964,9 @@ class Names(Meter):
             return lambda *args, **named: self.call_function(env, name, FUNCTIONS[name], args, named)
         if found.kind == "external":
             home = self.sources.module(name.rpartition(".")[0], 0, found.scope.path) if name[0] != "." else None
-            raise Unreadable(f"'{name}' " + (f"is not defined in {home.scope.path}" if home else
-                                             "comes from outside the project"))
+            if home and not home.scope.stars:
+                raise Unreadable(f"'{name}' is not defined in {home.scope.path}")
+            raise Unreadable(f"'{name}' comes from outside the project")
         raise Unreadable(f"'{expression(node, 40)}' is only known when the model runs")
 
     def arguments(self, env: Env, node: Node, read: Callable[[Env, ast.expr], Any]) -> tuple[list[Any], dict[str, Any]]:

@@ -113,6 +113,8 @@ def test_all_faults_come_at_once_in_the_order_of_their_lines() -> None:
     ("observability:\n  traces:\n    enabled: true\n    sampler: never\n", 4, "it takes one of always_on, always_off"),
     ("observability:\n  traces:\n    enabled: true\n    sampler: traceidratio\n    sampler_arg: 1.1\n", 5,
      'sampler_arg is "1.1"; traceidratio takes a number from 0 to 1'),
+    ("observability:\n  traces: {enabled: true, sampler: traceidratio, sampler_arg: 0.5.0}\n", 2,
+     'sampler_arg is "0.5.0"'),
     ("observability:\n  traces:\n    enabled: true\n    sampler_arg: 0.5\n", 4, "only ratio samplers take it"),
     ("observability:\n  traces:\n    enabled: true\n    trace_header: a b\n", 4, "the name of an HTTP header"),
     ("observability:\n  config: requirements.txt\n", 2, "it takes a .py file inside the project"),
