@@ -10258,8 +10258,8 @@ BASE_HINT = "--base-image NAME takes one that the engine has; all but build run 
 STEP_HINTS = (
     (r"certificate.verif\w+.failed|self.signed certificate|local issuer certificate|invalid peer certificate",
      "where a proxy signs connections anew, COG_CA_CERT names its certificate authority"),
-    (r"failure in name resolution|failure resolving|name or service not known|could not resolve host|"
-     "network is unreachable",
+    (r"failure in name resolution|failure resolving|name or service not known|could not resolve (?:host|')|"
+     "could not connect to|failed to establish a new connection|network is unreachable",
      "the step has no network: a proxy is taken from HTTPS_PROXY, a package index from pip's configuration"),
     (r"no matching distribution|no solution found",
      "the package index has none for this Python: look at the requirement, and at python_version in cog.yaml"),

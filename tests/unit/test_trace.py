@@ -302,6 +302,9 @@ def test_a_line_fills_its_width_and_no_more(left: str, right: str, width: int) -
     ("curl: (6) Could not resolve host: example.com", "HTTPS_PROXY"),
     ("Temporary failure in name resolution\nERROR: No matching distribution found for x", "HTTPS_PROXY"),
     ("W: Temporary failure resolving 'example.com'\nE: Unable to locate package sox", "HTTPS_PROXY"),
+    ("W: Could not resolve 'a.example'\nE: Unable to locate package x", "HTTPS_PROXY"),
+    ("W: Could not connect to a.example:80, timed out\nE: Unable to locate package x", "HTTPS_PROXY"),
+    ("Failed to establish a new connection: [Errno 111] Connection refused\nno matching distribution", "HTTPS_PROXY"),
     ("remote: Not Found", ""),
     ("RuntimeError: the key was not found", ""), ("{}: not found in {0}", ""),
 ])
