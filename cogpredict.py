@@ -10579,8 +10579,8 @@ def digest_environment(job: EnvironmentJob) -> str:
 
     config, settings = job.config, job.settings
     found = hashlib.sha256(json.dumps([
-        job.folder, config.python_version, config.requirements, runtime_requirements(config, settings),
-        settings.ca_certificates]).encode())
+        job.folder, config.python_version, [*config.requirements, *list_constraints(config)],
+        runtime_requirements(config, settings), settings.ca_certificates]).encode())
     for path in config.artifacts:
         try:
             with open(os.path.join(config.project, path), "rb") as file:

@@ -135,6 +135,13 @@ def make_job(folder: Path, config: Config = CONFIG, settings: BuildSettings = SE
     return EnvironmentJob(str(folder), config, settings, {"PATH": ""})
 
 
+def test_what_pip_is_held_to_changes_an_environment(tmp_path, monkeypatch):
+    job = make_job(tmp_path, Config(requirements=("torch==2.0.1",)))
+    held = cogpredict.digest_environment(job)
+    monkeypatch.setattr(cogpredict, "NUMPY_2_TORCH", (2, 0))
+    assert cogpredict.digest_environment(job) != held
+
+
 def test_what_changes_an_environment_changes_its_digest(tmp_path):
     (tmp_path / "a.whl").write_bytes(b"one")
     config = Config(project=str(tmp_path), python_version="3.11", requirements=("x==1", "./a.whl"),
