@@ -5492,13 +5492,13 @@ def render_certificates(settings: BuildSettings) -> list[str]:
 def called_commands(config: Config) -> list[str]:
     """The commands that the build steps call by their bare names.
 
-    >>> called_commands(Config(run=(RunStep("cd x && UV_LINK_MODE=copy uv pip install y"), RunStep("sudo make"))))
-    ['cd', 'uv', 'make']
+    >>> called_commands(Config(run=(RunStep("cd x && UV_LINK_MODE=copy uv pip install y"), RunStep("if a; then make"))))
+    ['cd', 'uv', 'if', 'make']
     """
     import re
 
     steps = "\n".join(step.command for step in config.run)
-    return re.findall(r"(?:^|[;&|(])\s*(?:sudo\s+|\w+=\S*\s+)*([\w+]+)(?=[\s;&|)]|$)", steps, re.M)
+    return re.findall(r"(?:^|[;&|(])\s*(?:(?:sudo|then|else|do)\s+|\w+=\S*\s+)*([\w+]+)(?=[\s;&|)]|$)", steps, re.M)
 
 
 def apt_packages(config: Config, settings: BuildSettings) -> list[str]:
