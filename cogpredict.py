@@ -628,7 +628,7 @@ FLAGS: dict[str, tuple[str, str, Any, str]] = {
     "base_image": ("--base-image", "IMAGE", "text", "build on this image (default: by cog.yaml, or COG_BASE_IMAGE)"),
     "use_cog_base_image": ("--use-cog-base-image", "", ("true", "false"), "build on Cog's base image (default false)"),
     "use_cuda_base_image": ("--use-cuda-base-image", "WHEN", ("true", "false", "auto"), "build on NVIDIA's CUDA image"),
-    "registry": ("--registry", "HOST", "text", "where Cog's base images are (default: COG_REGISTRY_HOST, or r8.im)"),
+    "registry": ("--registry", "HOST", "text", "where Cog's base images are (default: COG_REGISTRY_HOST or Cog's own)"),
     "no_cache": ("--no-cache", "", "flag", "build again, whatever has been built"),
     "openapi_schema": ("--openapi-schema", "FILE", "text", "the model's schema, instead of reading its source"),
     "progress": ("--progress", "MODE", ("auto", "tty", "plain", "quiet"), "how progress is shown (default auto)"),
