@@ -5619,6 +5619,14 @@ def requirement_files(config: Config, place: Callable[[str], str]) -> dict[str, 
 def build_files(config: Config, settings: BuildSettings, read: Callable[[str], bytes]) -> dict[str, bytes]:
     """The Dockerfile and the files that it copies, by their path in the context. `read` gives a file of the project.
     Raises ConfigError: an artifact is missing, or two have the same name."""
+
+    def take(path: str, what: str) -> bytes:
+        try:
+            return read(path)
+        except OSError as error:
+            raise ConfigError(f"{what} cannot be read: {error.strerror}",
+                              hint="it takes a file inside the project") from error
+
     files = {"Dockerfile": render_dockerfile(config, settings).encode()}
     if config.requirements:
         files.update(requirement_files(config, lambda path: f"{COPIED}/artifacts/{os.path.basename(path)}"))
@@ -5626,17 +5634,9 @@ def build_files(config: Config, settings: BuildSettings, read: Callable[[str], b
         name = f"artifacts/{os.path.basename(path)}"
         if name in files:
             raise ConfigError(f"requirements name two files called {os.path.basename(path)}", hint="rename one of them")
-        try:
-            files[name] = read(path)
-        except OSError as error:
-            raise ConfigError(f"requirement ./{path} cannot be read: {error.strerror}",
-                              hint="it takes a file inside the project") from error
+        files[name] = take(path, f"requirement ./{path}")
     if config.tracing and config.tracing.file:
-        try:
-            files["telemetry.py"] = read(config.tracing.file)
-        except OSError as error:
-            raise ConfigError(f"observability.config {config.tracing.file} cannot be read: {error.strerror}",
-                              hint="it takes a file inside the project") from error
+        files["telemetry.py"] = take(config.tracing.file, f"observability.config {config.tracing.file}")
     for number, text in enumerate(settings.ca_certificates):
         files[f"certificates/cog-ca-cert{f'-{number + 1}' if number else ''}.crt"] = text.encode()
     files.update((f"runtime/{name}", data) for name, data in settings.wheels)
