@@ -250,6 +250,12 @@ def test_a_full_disk_asks_for_room_and_for_nothing_to_install():
     assert "No space left on device" in str(failure) and "make room" in failure.hint
 
 
+@pytest.mark.parametrize("last", ["ERROR: No matching distribution found for torch==1.7.0", "  x No solution found"])
+def test_a_release_that_the_index_lacks_asks_to_look_at_the_python(last):
+    failure = cogpredict.step_failure(["/v/bin/python", "-Im", "pip", "install", "-r", "r"], f"a\n{last}\n".encode())
+    assert "requirements failed" in str(failure) and "python_version in cog.yaml" in failure.hint
+
+
 @pytest.mark.parametrize("own, pip", [("23.0", "/py"), ("20.1", "/ours"), ("", "/ours")])
 def test_without_ensurepip_a_pip_from_outside_does_it(tmp_path, monkeypatch, own, pip):
     steps = plan_steps(tmp_path, monkeypatch, Interpreter("/py", OWN, True, False, own), {"PATH": ""}, ())
