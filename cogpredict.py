@@ -481,6 +481,8 @@ class Options(NamedTuple):
     publish: tuple[str, ...] = ()
     tag: tuple[str, ...] = ()
     secret: tuple[str, ...] = ()
+    dockerfile: str = ""
+    image_name: str = ""
     build_arg: tuple[str, ...] = ()
     timestamp: int = -1
     strip: bool = False
@@ -636,6 +638,8 @@ FLAGS: dict[str, tuple[str, str, Any, str]] = {
     "publish": ("-p --publish", "[[IP:]PORT:]PORT", "list", "exec: a port of the command's on this machine"),
     "tag": ("-t --tag", "NAME[:TAG]", "list", "build: the image's name (default: by cog.yaml or the folder)"),
     "secret": ("--secret", "id=ID[,src=FILE]", "list", "build: a secret for the steps that mount it; or env=NAME"),
+    "dockerfile": ("--dockerfile", "FILE", "text", "build: this Dockerfile, instead of one made from cog.yaml"),
+    "image_name": ("--image-name", "NAME", "text", "debug: does nothing, as weights are no image of their own"),
     "build_arg": ("--build-arg", "NAME[=VALUE]", "list", "build: an argument, such as a proxy"),
     "timestamp": ("--timestamp", "SECONDS", "integer", "build: does nothing yet"),
     "strip": ("--strip", "", "flag", "build: does nothing yet"),
@@ -662,10 +666,11 @@ ALWAYS = ("debug", "no_color", "quiet")
 DOCKERFILE_FLAGS = ("file", "base_image", "use_cog_base_image", "use_cuda_base_image", "registry")
 OF_OLD = ("--skip-schema-validation", "--x-fast", "--x-localimage")  # of other builds, without a meaning here
 NOT_YET = ("timestamp", "strip", "precompile")
-BUILD_FLAGS = ("tag", "secret", "build_arg", "separate_weights", *NOT_YET)
+BUILD_FLAGS = ("tag", "secret", "dockerfile", "build_arg", "separate_weights", *NOT_YET)
 URL_FLAGS = ("url", "token_env")
 SERVE_FLAGS = ("port", "host", "upload_url")
-PREDICT_FLAGS = tuple(flag for flag in FLAGS if flag not in ("as_json", "publish", *BUILD_FLAGS, *SERVE_FLAGS))
+PREDICT_FLAGS = tuple(flag for flag in FLAGS
+                      if flag not in ("as_json", "publish", "image_name", *BUILD_FLAGS, *SERVE_FLAGS))
 TRAIN_FLAGS = tuple(flag for flag in PREDICT_FLAGS if flag not in URL_FLAGS)
 PREDICTION_FLAGS = ("inputs", "json", "output", "timeout", "use_replicate_token")
 WITH_URL = ("inputs", "json", "as_json", "output", "setup_timeout", "timeout", "use_replicate_token", "dry_run",
@@ -685,7 +690,8 @@ COMMAND_FLAGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "build": ("Build the image of the model in this folder.",
               (*BUILD_FLAGS, *DOCKERFILE_FLAGS, "no_cache", "openapi_schema", "engine", "platform", "progress",
                *ALWAYS)),
-    "debug": ("Print the Dockerfile of the model in this folder.", (*DOCKERFILE_FLAGS, "separate_weights", *ALWAYS)),
+    "debug": ("Print the Dockerfile of the model in this folder.",
+              (*DOCKERFILE_FLAGS, "separate_weights", "image_name", *ALWAYS)),
     "inspect": ("Show the inputs and the output of IMAGE, or of the model in this folder.",
                 ("as_json", *DOCKERFILE_FLAGS, "openapi_schema", "engine", "platform", "pull", "progress", *URL_FLAGS,
                  *ALWAYS)),
@@ -699,8 +705,9 @@ GROUPS = {  # the flags in a command's help, by what they are about
     "where the model runs": ("engine", "url", "token_env", "port", "host", "publish", "gpus", "cpu", "platform", "pull",
                              "network", "volume", "user", "shm_size", "env", "env_file", "use_replicate_token",
                              "setup_timeout", "timeout"),
-    "how it is built": ("file", "tag", "secret", "build_arg", "base_image", "use_cog_base_image", "use_cuda_base_image",
-                        "registry", "no_cache", "openapi_schema", "separate_weights", *NOT_YET),
+    "how it is built": ("file", "tag", "secret", "dockerfile", "image_name", "build_arg", "base_image",
+                        "use_cog_base_image", "use_cuda_base_image", "registry", "no_cache", "openapi_schema",
+                        "separate_weights", *NOT_YET),
     "what is shown": ("progress", *ALWAYS),
 }
 PREDICT_EXAMPLES = (
@@ -913,6 +920,10 @@ def check_options(options: Options) -> Options:
         raise UsageError("--cpu and --gpus exclude each other")
     if options.use_cog_base_image == options.use_cuda_base_image == "true":
         raise UsageError("--use-cog-base-image and --use-cuda-base-image exclude each other")
+    odd = [FLAGS[name][0] for name in ("base_image", "use_cog_base_image", "use_cuda_base_image", "separate_weights")
+           if getattr(options, name) != Options._field_defaults[name]]
+    if options.dockerfile and odd:
+        raise UsageError(f"--dockerfile and {odd[0]} exclude each other")
     if options.platform and not re.fullmatch(r"[\w-]+(/[\w-]+(/[\w.-]+)?)?", options.platform, re.ASCII):
         raise UsageError(f"{options.platform!r} is not a platform", hint="for example: --platform linux/amd64")
     for argument in options.build_arg:
@@ -5290,6 +5301,7 @@ class BuildSettings(NamedTuple):
     pip_conf: str = ""  # the machine's pip settings; the caller offers it as the secret pip.conf
     runtime: tuple[str, ...] = ()  # words for pip; a local wheel by its file name
     wheels: tuple[tuple[str, bytes], ...] = ()  # those local wheels
+    dockerfile: str = ""  # the text of one that stands in for ours
     for_development: bool = False  # the project is mounted at /src, so it is not copied
     weights: frozenset[str] = frozenset()  # paths of the project that get a layer of their own, before all else
 
@@ -5331,7 +5343,13 @@ def python_image(config: Config, settings: BuildSettings) -> str:
 
 
 def list_base_images(config: Config, settings: BuildSettings) -> tuple[str, ...]:
-    """Every image that the build starts from or copies from."""
+    """Every image that the build starts from or copies from; of a Dockerfile that was given, those that it names."""
+    import re
+
+    if settings.dockerfile:
+        stages = re.findall(r"(?im)^[ \t]*FROM[ \t]+(?:--\S+[ \t]+)*(\S+)(?:[ \t]+AS[ \t]+(\S+))?", settings.dockerfile)
+        own = {"scratch", *(name.lower() for _, name in stages)}
+        return tuple(dict.fromkeys(image for image, _ in stages if image.lower() not in own and "$" not in image))
     return tuple(image for image in (base_image(config, settings), python_image(config, settings)) if image)
 
 
@@ -5398,7 +5416,9 @@ def runtime_environment(config: Config) -> dict[str, str]:
 
 
 def render_dockerfile(config: Config, settings: BuildSettings) -> str:
-    """The Dockerfile of a completed config."""
+    """The Dockerfile of a completed config, or the one that was given, with what the runtime is to know."""
+    if settings.dockerfile:
+        return "\n".join([settings.dockerfile.rstrip(), *render_environment(runtime_environment(config)), ""])
     lines = [
         *render_base(config, settings), *render_certificates(settings), *render_user_environment(config.environment),
         *render_apt(config, settings), *render_python(config, settings), *render_packages(config, settings),
@@ -5628,6 +5648,8 @@ def build_files(config: Config, settings: BuildSettings, read: Callable[[str], b
                               hint="it takes a file inside the project") from error
 
     files = {"Dockerfile": render_dockerfile(config, settings).encode()}
+    if settings.dockerfile:
+        return {f"{BUILD_FOLDER}/Dockerfile": files["Dockerfile"]}
     if config.requirements:
         files.update(requirement_files(config, lambda path: f"{COPIED}/artifacts/{os.path.basename(path)}"))
     for path in config.artifacts:
@@ -15449,8 +15471,11 @@ def read_settings(config: Config, options: Options, world: World, *, for_develop
     base, registry = options.base_image or settings.base_image, options.registry or settings.registry
     for name in (*((base,) if base else ()), f"{registry}/cog-base"):
         parse_reference(name)
+    own = ""
+    if options.dockerfile and not for_development:
+        own = read_text_file(os.path.join(world.cwd, options.dockerfile), "--dockerfile") or "\n"
     return settings._replace(
-        weights=weights, base_image=base, registry=registry,
+        dockerfile=own, weights=weights, base_image=base, registry=registry,
         use_cog_base_image=options.use_cog_base_image == "true",
         use_cuda_base_image=options.use_cuda_base_image != "false", for_development=for_development)
 
@@ -15458,7 +15483,8 @@ def read_settings(config: Config, options: Options, world: World, *, for_develop
 def warn_of_patch(config: Config, settings: BuildSettings, console: Console) -> None:
     """Say so, where the base image has another patch of Python than the one that is asked for."""
     minor, _, patch = config.python_version.rpartition(".")
-    if "." in minor and not (settings.base_image or base_image(config, settings).startswith("python:")):
+    own = settings.dockerfile or settings.base_image
+    if "." in minor and not own and not base_image(config, settings).startswith("python:"):
         console.warn(f"the base image comes with the newest Python {minor}, whatever its patch; "
                      f"python_version is {minor}.{patch}")
 
@@ -15466,8 +15492,8 @@ def warn_of_patch(config: Config, settings: BuildSettings, console: Console) -> 
 def without_cuda_base(config: Config, settings: BuildSettings, options: Options) -> BuildSettings | None:
     """The settings for where the CUDA base cannot be had; None if that is no base of this build, or was asked for."""
     plain = settings._replace(use_cuda_base_image=False)
-    asked = options.use_cuda_base_image == "true" or base_image(config, plain) == base_image(config, settings)
-    return None if asked else plain
+    asked = settings.dockerfile or options.use_cuda_base_image == "true"
+    return None if asked or base_image(config, plain) == base_image(config, settings) else plain
 
 
 def begin_build(engine: Engine, config: Config, settings: BuildSettings, options: Options, world: World,

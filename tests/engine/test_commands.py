@@ -80,6 +80,23 @@ def test_a_built_image_needs_nothing_but_itself(cog, project, tmp_path):
     assert done.code == 2 and "number must be at most 10" in done.err
 
 
+def test_a_dockerfile_of_ones_own_stands_in_for_ours(cog, images, project, tmp_path):
+    base = images("echo", "0.23.1")
+    (tmp_path / "cog.yaml").write_text("build: {python_version: '3.11.3', gpu: true}\npredict: predict.py:Predictor\n")
+    (tmp_path / "my").mkdir()
+    (tmp_path / "my" / "Dockerfile").write_text(f"FROM {base} AS first\nRUN echo mine > /word\n"
+                                                "FROM first\nCOPY . /src\nENV COG_PREDICT_TYPE_STUB=lost.py:Lost")
+    source = (tmp_path / "predict.py").read_text()
+    (tmp_path / "predict.py").write_text(source.replace('" ".join(', 'open("/word").read() + " ".join('))
+    done = cog("build", "-t", project, "--dockerfile", "my/Dockerfile", timeout=400)
+    assert done.code == 0 and "warning" not in done.err and "pip install" not in done.err, done.err
+    done = cog("predict", project, "-i", "text=a")
+    assert (done.code, done.out) == (0, "mine\na\n"), done.err
+    assert "Nothing has changed" in cog("build", "-t", project, "--dockerfile", "my/Dockerfile").err
+    done = cog("build", "-t", project, "--dockerfile", "none")
+    assert done.code == 2 and "--dockerfile" in done.err and "No such file" in done.err
+
+
 def list_unlabelled():
     """The names of images that a build has not labelled yet."""
     images = make_image.Engine().call("GET", "/images/json", {})

@@ -52,6 +52,7 @@ def test_flags_of_other_builds_mean_nothing():
     (["predict", "m", "--timeout", "-1"], "--timeout", "--help"),
     (["predict", "m", "--json=--"], "--json=-- has no value", "--help"),
     (["predict", "m", "--progress", "loud"], "invalid choice", "--help"),
+    (["build", "--dockerfile", "D", "--use-cog-base-image=false"], "--dockerfile and --use-cog-base-image", ""),
     (["predict", "m", "--cpu", "--gpus", "all"], "exclude each other", ""),
     (["predict", "-", "--json", "-"], "stdin can be read only once, not by IMAGE - and --json -", ""),
     (["predict", "m", "-i", "a=@-", "-i", "b=@-"], "stdin can be read only once", ""),
