@@ -134,6 +134,10 @@ class BuildFailed(CogError):
     exit_code = 4
 
 
+class BuildDisturbed(BuildFailed):
+    """A build failed as another one, that it shares a step with, came to an end."""
+
+
 class SetupFailed(CogError):
     """The model's setup failed, timed out or ended its container."""
 
@@ -10199,6 +10203,7 @@ def build_image(engine: Engine, console: Console, *, query: Mapping[str, str], c
     Raises BuildFailed: a step failed, its log was shown; EngineError; StreamError: the answer was cut.
     """
     import contextlib
+    import re
 
     wanted = {"version": "2", "rm": "1", "forcerm": "1", **query}
     with contextlib.ExitStack() as stack:
@@ -10221,10 +10226,20 @@ def build_image(engine: Engine, console: Console, *, query: Mapping[str, str], c
                 view.take(line)
     if view.error:
         view.show_failure()
-        raise BuildFailed(f"the build failed: {view.error}", hint=build_hint(view.error, view.failure()))
+        kind = BuildDisturbed if re.search(DISTURBED, view.error) else BuildFailed
+        raise kind(f"the build failed: {view.error}", hint=build_hint(view.error, view.failure()))
     if not view.image:
         raise StreamError("the build ended without an image and without an error")
     return view.image
+
+
+def build_again(build: Callable[[], str], console: Console) -> str:
+    """What `build` returns; it is begun once more where the end of another build broke it. Raises BuildFailed."""
+    try:
+        return build()
+    except BuildDisturbed as error:
+        console.info(f"{error}; as another build may have been interrupted, once more")
+        return build()
 
 
 def podman_secrets(context: Iterable[bytes], secrets: Mapping[str, bytes]) -> tuple[Iterator[bytes], dict[str, str]]:
@@ -10246,7 +10261,8 @@ def build_from_files(engine: Engine, files: Mapping[str, bytes], query: Mapping[
     path = query["dockerfile"]
     query, dockerfile = add_labels(labels, query, files[path], podman=engine.is_podman)
     context = [render_extra_files({**files, path: dockerfile}) + TAR_END]
-    return build_image(engine, console, query=query, context=context, secrets=secrets, quiet=quiet)
+    return build_again(lambda: build_image(engine, console, query=query, context=context, secrets=secrets, quiet=quiet),
+                       console)
 
 
 def image_tags(image: JSON) -> list[str]:
@@ -10272,6 +10288,7 @@ def remove_nameless(engine: Engine, image: str, console: Console) -> None:
         remove_image(engine, image, console)
 
 
+DISTURBED = r"context canceled|/overlay2/\S+: no such file"  # what Docker 20.10 says then
 BASE_HINT = "--base-image NAME takes one that the engine has; all but build run without an image too: --engine none"
 
 
@@ -10328,7 +10345,7 @@ def build_hint(message: str, log: Iterable[str] = ()) -> str:
                r"no such image|manifest unknown|failed to copy|initializing source docker://|no active sessions")
     if re.search(no_base, message, re.I):
         return f"the base image cannot be had: {BASE_HINT}"
-    if re.search(r"context canceled|/overlay2/\S+: no such file", message):
+    if re.search(DISTURBED, message):
         return "another build that shares a step with this one may have been interrupted; build once more"
     return step_hint(log)
 
@@ -16254,18 +16271,22 @@ def build_labelled(engine: Engine, build: Build, options: Options, world: World)
     """The id of the image of a project with its source, built and labelled under its name. Raises BuildFailed."""
     import hashlib
 
-    digest = hashlib.sha256(repr(build.words).encode())
     run = f"cog-{os.urandom(6).hex()}"
     unlabelled = f"{run}:unlabelled"
     guardian = Guardian(lambda: engine.detached_remove(run, unlabelled), engine.descriptors())
     # With one label, so that removing it takes no step that changes files out of Podman's cache.
     query = {**build_query(options, with_docker_proxies(world.environ, world.home)), "t": unlabelled,
              "labels": '{"run.cog.has_init":"true"}'}
-    try:
+
+    def send() -> str:
+        digest = hashlib.sha256(repr(build.words).encode())
         build_image(engine, world.console, query=query, secrets=build.secrets, quiet=is_quiet(options),
                     context=build.context(world.console.warn, digest.update))
+        return digest.hexdigest()
+
+    try:
+        labels = {**build.labels, DIGEST_LABEL: build_again(send, world.console)}
         world.console.info("Adding labels to image...")
-        labels = {**build.labels, DIGEST_LABEL: digest.hexdigest()}
         before = engine.image_inspect(build.name) or {}
         image = label_image(engine, unlabelled, build.name, labels, options, world)
         if engine.is_podman:  # what the image was made from is to lose its name, but to stay as Podman's cache

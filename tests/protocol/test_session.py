@@ -37,6 +37,7 @@ from cogpredict import (
     Session,
     SessionPump,
     StreamError,
+    build_from_files,
     build_image,
     render_field,
     render_headers,
@@ -444,6 +445,18 @@ def test_a_build_that_is_refused(early: bool) -> None:
     with FakeEngine([Step("POST /v1.41/build", answer, early=early)]) as fake, fake.engine() as engine, \
             pytest.raises(BuildFailed, match="could not begin: invalid reference format"):
         build_image(engine, Console({}), query={}, context=context)
+
+
+@pytest.mark.parametrize("breaks", [1, 2])
+def test_a_build_that_anothers_end_broke_is_begun_once_more(breaks: int, capfd: pytest.CaptureFixture[str]) -> None:
+    answers = [chunked(lines(STEP, {"error": "context canceled"}))] * breaks + [chunked(lines(STEP, DONE))]
+    expected = pytest.raises(BuildFailed, match="context canceled") if breaks == 2 else contextlib.nullcontext()
+    steps = [Step("POST /v1.41/build", answer) for answer in answers[:2]]
+    with FakeEngine(steps) as fake, fake.engine() as engine, expected:
+        image = build_from_files(engine, {"D": b"FROM x"}, {"dockerfile": "D"}, {}, Console({}))
+        assert image == "sha256:1"
+    assert fake.seen[0].body == fake.seen[1].body
+    assert capfd.readouterr().err.count("once more") == 1
 
 
 def test_a_missing_base_and_a_full_disk_have_a_hint() -> None:
