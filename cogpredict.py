@@ -15293,6 +15293,11 @@ def read_project(options: Options, world: World) -> Config:
     for text in config.warnings:
         world.console.warn(text)
     predict, train = (full_reference(getattr(config, mode), config.project, mode) for mode in ("predict", "train"))
+    if not (predict or train or options.command == "exec" or wants_old_runtime(config)):  # which reads cog.yaml itself
+        likely = (full_reference(f"{name}.py:", config.project, "predict") for name in ("run", "predict"))
+        predict = next((reference for reference in likely if not reference.endswith(":")), "")
+        if predict:
+            world.console.warn(f'{config.file_name} names no predictor; it is taken as predict: "{predict}"')
     return config._replace(predict=predict, train=train)
 
 

@@ -195,6 +195,22 @@ def test_a_model_that_is_not_where_cog_yaml_says_is_told_with_its_line(call, ech
     assert hint in caught.value.hint
 
 
+def test_where_cog_yaml_names_nothing_the_usual_files_are_looked_at(call, echo):
+    (echo / "cog.yaml").write_text("build:\n  python_version: '3.11'\n")
+    out, err = call("inspect", "--json", cwd=echo)
+    assert json.loads(out)["config"]["predict"] == "predict.py:Predictor"
+    assert err == 'warning: cog.yaml names no predictor; it is taken as predict: "predict.py:Predictor"\n'
+    (echo / "run.py").write_text((echo / "predict.py").read_text().replace("Predictor", "Runner"))
+    assert json.loads(call("inspect", "--json", cwd=echo).out)["config"]["predict"] == "run.py:Runner"
+    for name in ("run.py", "predict.py"):
+        (echo / name).write_text("print('no model')\n")
+    with pytest.raises(cogpredict.SchemaError, match="no predict or train reference found"):
+        call("inspect", cwd=echo)
+    (echo / "train.py").write_text("def train(n: int) -> str: ...\n")
+    (echo / "cog.yaml").write_text("train: train.py:train\n")
+    assert json.loads(call("inspect", "--json", cwd=echo).out)["config"].get("predict") is None
+
+
 def test_a_train_function_that_cannot_be_read_leaves_predictions_alone(call, echo):
     (echo / "train.py").write_text("def train(steps: int):\n    ...\n")
     config = "build:\n  python_version: '3.11'\n{}predict: predict.py:Predictor\ntrain: train.py:train\n"
