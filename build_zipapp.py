@@ -122,7 +122,9 @@ print(sys.implementation.name, "%d.%d.%d" % sys.version_info[:3], folder, sys.ex
 """
 
 HOW_TO_BRING_PYYAML = """\
-On a machine with a package index:
+Where this machine has a package index and only lacks pip (as root, on Debian and Ubuntu):
+    apt-get install python3-venv
+Else, on a machine with a package index:
     python3 -m pip download --no-deps PyYAML=={version}
 Bring the file here and name it:
     python3 build_zipapp.py --pyyaml FILE"""
@@ -226,24 +228,36 @@ def read_installed() -> dict[str, bytes]:
     return read_pyyaml(Path(str(distribution.locate_file("yaml"))))
 
 
-def download_pyyaml(python: str) -> dict[str, bytes]:
-    """The package, fetched by one Python's pip from the index that pip is configured for.
+def list_pips(pythons: list[Python]) -> list[list[str]]:
+    """What may be a pip: each Python's own, the one that Debian's and Python's venv puts into environments, uv's."""
+    own = dict.fromkeys([sys.executable, *(python.path for python in reversed(pythons))])
+    bundled = Path(os.__file__).with_name("ensurepip") / "_bundled"
+    wheels = [wheel for folder in (Path("/usr/share/python-wheels"), bundled) for wheel in folder.glob("pip-*.whl")]
+    pips = [[path, "-m", "pip"] for path in own] + [[sys.executable, f"{wheel}/pip"] for wheel in wheels]
+    return pips + ([["uv", "pip"]] if shutil.which("uv") else [])
 
-    Raises Failure: when there is no pip, or pip finds nothing.
+
+def download_pyyaml(pip: list[str]) -> dict[str, bytes]:
+    """The package, fetched by one pip from the index that it is configured for.
+
+    Raises Failure: when there is no pip, or it finds nothing.
     """
     wheel = ["--only-binary=:all:", "--platform=manylinux2014_x86_64", "--python-version=3.11", "--abi=cp311"]
+    kinds = [["download", "--no-input", "--retries=1", *kind, "-d"] for kind in (wheel, ["--no-binary=:all:"])]
+    if pip[0] == "uv":
+        kinds = [["install", f"--python={sys.executable}", "--target"]]
     with tempfile.TemporaryDirectory() as folder:
-        for kind in (wheel, ["--no-binary=:all:"]):
-            fetch = [python, "-m", "pip", "download", "-q", "--no-input", "--retries=1", "--no-deps", *kind]
-            run = subprocess.run([*fetch, "-d", folder, f"PyYAML=={PYYAML}"], stdin=subprocess.DEVNULL,
-                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        for kind in kinds:
+            run = subprocess.run([*pip, *kind, folder, "-q", "--no-deps", f"PyYAML=={PYYAML}"],
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                 errors="replace")
             files = sorted(Path(folder).iterdir())
             if files:
-                return read_pyyaml(files[0])
+                return read_pyyaml(Path(folder) if Path(folder, "yaml").is_dir() else files[0])
             if "No module named pip" in run.stdout:
-                raise Failure(f"{python}: has no pip")
-    said = [line for line in run.stdout.splitlines() if line.startswith("ERROR")] or [f"exit {run.returncode}"]
-    raise Failure(f"{python} -m pip: {said[0]}")
+                raise Failure(f"{pip[0]}: has no pip")
+    said = [line for line in run.stdout.splitlines() if "error" in line.lower()] or [f"exit {run.returncode}"]
+    raise Failure(f"{' '.join(pip)}: {said[0]}")
 
 
 def find_pyyaml(given: str | None, pythons: list[Python]) -> dict[str, bytes]:
@@ -258,9 +272,9 @@ def find_pyyaml(given: str | None, pythons: list[Python]) -> dict[str, bytes]:
         return read_installed()
     except Failure as failure:
         tried.append(str(failure))
-    for path in dict.fromkeys([sys.executable, *(python.path for python in reversed(pythons))]):
+    for pip in list_pips(pythons):
         try:
-            return download_pyyaml(path)
+            return download_pyyaml(pip)
         except Failure as failure:
             tried.append(str(failure))
             if "has no pip" not in str(failure):

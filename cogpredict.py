@@ -10572,9 +10572,11 @@ def choose_pythons(config: Config, environ: Mapping[str, str]) -> list[Interpret
     named = names_python(read_text(os.path.join(config.project, config.file_name)))
     found = [python for python in (find_python(near, environ) for near in near_versions(minor, named)) if python]
     if not found:
+        others = [other for other in near_versions(minor, False) if find_python(other, environ)]
+        there = f"; or try the Python that is here: python_version: \"{others[0]}\" in cog.yaml" if others else ""
         raise BuildFailed(f"the model needs Python {minor}, which this machine does not have",
                           hint=f"install it (apt-get install python{minor}-venv, brew install python@{minor}, "
-                               f"uv python install {minor}, pyenv install {minor}), or use a container engine")
+                               f"uv python install {minor}, pyenv install {minor}), or use a container engine{there}")
     return found
 
 

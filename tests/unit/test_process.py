@@ -119,6 +119,7 @@ def test_a_near_python_may_stand_in(tmp_path, monkeypatch):
     with pytest.raises(BuildFailed, match=r"needs Python 3\.12, which this machine does not have") as caught:
         cogpredict.choose_pythons(config, {})
     assert "python3.12-venv" in caught.value.hint
+    assert caught.value.hint.endswith('; or try the Python that is here: python_version: "3.10" in cog.yaml')
     config = make_config(tmp_path, 'predict: "p.py:P"\n')
     assert [python.version for python in cogpredict.choose_pythons(config, {})] == ["3.10.1"]
 

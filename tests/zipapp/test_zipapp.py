@@ -244,6 +244,37 @@ def test_without_network_and_pyyaml_it_says_what_to_do(tmp_path: Path, pythons: 
     assert list(tmp_path.iterdir()) == []
 
 
+def write_installable(folder: Path, files: dict[str, bytes]) -> None:
+    """A wheel in a folder that pip and uv take from there."""
+    path = write_wheel(folder / "pyyaml-6.0.3-py3-none-any.whl", files)
+    names = [*(f"yaml/{name}" for name in files if name != "LICENSE"), "pyyaml-6.0.3.dist-info/licenses/LICENSE",
+             "pyyaml-6.0.3.dist-info/METADATA", "pyyaml-6.0.3.dist-info/WHEEL", "pyyaml-6.0.3.dist-info/RECORD"]
+    with zipfile.ZipFile(path, "a") as wheel:
+        wheel.writestr(names[-3], "Metadata-Version: 2.1\nName: PyYAML\nVersion: 6.0.3\n")
+        wheel.writestr(names[-2], "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(names[-1], "".join(f"{name},,\n" for name in names))
+
+
+@pytest.mark.parametrize("ending", [".whl/pip", "pip"])
+def test_without_pip_another_brings_pyyaml(tmp_path: Path, pyyaml: Path, monkeypatch: pytest.MonkeyPatch,
+                                           ending: str) -> None:
+    files = build_zipapp.read_pyyaml(pyyaml)
+    write_installable(tmp_path, files)
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare")
+    for name, value in {"NO_INDEX": "1", "FIND_LINKS": str(tmp_path), "CONFIG_FILE": os.devnull}.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+        monkeypatch.setenv(f"UV_{name}", value)
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
+    own, *others = build_zipapp.list_pips([])
+    with pytest.raises(build_zipapp.Failure, match="has no pip"):
+        build_zipapp.download_pyyaml(own)
+    found = [other for other in others if (other == ["uv", "pip"]) == (ending == "pip") and other[1].endswith(ending)]
+    if not found:
+        pytest.skip("this machine has none")
+    assert build_zipapp.download_pyyaml(found[0]) == files
+
+
 def write_wheel(path: Path, files: dict[str, bytes]) -> Path:
     with zipfile.ZipFile(path, "w") as wheel:
         for name, content in files.items():
