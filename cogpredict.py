@@ -10952,7 +10952,8 @@ def without_cuda(config: Config) -> Config:
 # Settings: {"port": the model's, "lane": port to listen on or 0, "window": bytes of first credit, both ways,
 #            "address": the model's, 127.0.0.1 if absent,
 #            "poll": seconds between health checks, "spool": seconds that an upload has before it may go to a file,
-#            "leash": "container", "group:PGID", "spawned" or "" (what dies with us), "spawn": a program to start first}
+#            "leash": "container", "group:PGID", "spawned" or "" (what dies with us), "spawn": a program to start first,
+#            "scratch": folders that are made for it, and removed in the end}
 
 MYPY = False  # a type checker takes this for true: annotations need the names, and nothing else looks at them
 if MYPY:
@@ -11577,9 +11578,12 @@ class Helper:
 
         What it prints goes to our stderr, but its stdout to the descriptor "stdout".
         """
+        import os
         import subprocess
 
         try:
+            for folder in self.settings.get("scratch", []):
+                os.mkdir(folder, 0o700)
             self.spawned = subprocess.Popen(
                 program["argv"], cwd=program.get("cwd"), env=program.get("env"), stdin=subprocess.DEVNULL,
                 stdout=program.get("stdout", 2), stderr=2, start_new_session=True)
@@ -11704,12 +11708,16 @@ class Helper:
 
     def run(self) -> None:
         """Serve until the near end is gone, then kill what is on the leash."""
+        import shutil
+
         self.stream.prepare()
         try:
             while self.stream.alive:
                 self.turn()
         finally:
             helper_kill(self.settings.get("leash", ""), self.spawned)
+            for folder in self.settings.get("scratch", []):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def helper_main(stdin: int = 0, stdout: int = 1) -> None:
@@ -13301,6 +13309,7 @@ def command_missing(word: str) -> CommandMissing:
 # -- a model in a process
 
 
+COGLET_SCRATCH = "/tmp/coglet/predictions"  # where runtimes from 0.17 on make a folder for each prediction, by its id
 UPLOAD_VARIABLE = "COG_PYZ_UPLOAD_URL"
 SERVER_PROGRAM = f"""# python -m cog.server.http, with an --upload-url that other users do not see
 import os, runpy, sys
@@ -13323,6 +13332,7 @@ class ProcessPlan(NamedTuple):
     links: str  # the project whose files `cwd` is to have as links, empty where it is the project
     config_name: str  # the config's name in there
     lock: int  # closed when the model has ended
+    scratch: list[str]  # folders that are there as long as the model runs
 
 
 def process_notice(config: Config) -> str:
@@ -13414,18 +13424,39 @@ def visible_gpus(options: Options) -> dict[str, str]:
     return {}
 
 
-def plan_process(options: Options, config: Config, environment: Environment, ports: Ports, token: str,
-                 variables: Mapping[str, str], environ: Mapping[str, str]) -> ProcessPlan:
+def share_coglet_scratch() -> None:
+    """Let every user of this machine have folders where runtimes from 0.17 on want theirs. Raises SetupFailed: those of
+    another user are in the way."""
+    for folder in (os.path.dirname(COGLET_SCRATCH), COGLET_SCRATCH):
+        try:
+            os.makedirs(folder, exist_ok=True)
+            os.chmod(folder, 0o1777)
+        except OSError:
+            pass
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise SetupFailed(f"Cog's runtime keeps its files in {folder}, which cannot be written",
+                              hint=f"chmod 1777 {folder}, as the user whose it is or as root")
+
+
+def plan_process(options: Options, config: Config, environment: Environment, run: Run, variables: Mapping[str, str],
+                 environ: Mapping[str, str]) -> ProcessPlan:
     """What will be run for one job without an engine. Raises UsageError: a flag that needs a container.
 
-    `variables` are the user's for the model, `token` is the lane's.
+    `variables` are the user's for the model.
     """
+    import tempfile
+
+    ports = run.ports
     base, asked = process_variables(options, config, environment, environ)
+    scratch = [os.path.join(tempfile.gettempdir(), run.name)]
+    base["TMPDIR"] = scratch[0]
     user = {**asked, **runtime_environment(config), **variables}
     env = {**base, **server_environment(base, user, environ, ports.model, debug=options.debug,
                                          serving=is_serving(options))}
-    env[UPLOAD_VARIABLE] = "".join(upload_flag(options, f"http://127.0.0.1:{ports.lane}/{token}/up")[1:])
+    env[UPLOAD_VARIABLE] = "".join(upload_flag(options, f"http://127.0.0.1:{ports.lane}/{run.token}/up")[1:])
     coglet = version_numbers(environment.runtime) >= (0, 17)
+    if coglet and not is_serving(options):
+        scratch.append(os.path.join(COGLET_SCRATCH, run.name))
     bound = f"[{options.host}]" if ":" in options.host and coglet else options.host
     argv = [environment.python, "-c", SERVER_PROGRAM, "--host", bound, *server_mode(options)]
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)
@@ -13433,7 +13464,8 @@ def plan_process(options: Options, config: Config, environment: Environment, por
     read_only = os.path.dirname(environment.folder) != os.path.join(config.project, ".cog")
     links = config.project if renamed or read_only else ""
     cwd = os.path.join(environment.folder, "project") if links else config.project
-    return ProcessPlan(environment.python, argv, cwd, env, address, ports, links, config.file_name, environment.lock)
+    return ProcessPlan(environment.python, argv, cwd, env, address, ports, links, config.file_name, environment.lock,
+                       scratch)
 
 
 def process_variables(options: Options, config: Config, environment: Environment,
@@ -13497,8 +13529,9 @@ class ProcessHost(Host):
         for reading, _ in pairs[3:]:
             self._add_log(1, reading)
         settings: JSON = {"address": plan.address, "port": plan.ports.model, "lane": plan.ports.lane,
-                          "leash": "spawned", "spawn": {"argv": plan.argv, "cwd": plan.cwd, "env": plan.env,
-                                                        "stdout": child[3] if self.served else 2}}
+                          "leash": "spawned", "scratch": plan.scratch,
+                          "spawn": {"argv": plan.argv, "cwd": plan.cwd, "env": plan.env,
+                                    "stdout": child[3] if self.served else 2}}
         try:
             if plan.links:
                 link_project(plan.links, plan.cwd, plan.config_name)
@@ -13556,6 +13589,8 @@ class ProcessHost(Host):
             spawned = self.hello.get("spawned")
             if helper.returncode < 0 and spawned and self.exit_status is None:
                 kill_group(spawned)
+            for folder in self._plan.scratch if helper.returncode < 0 else []:
+                remove_tree(folder)
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -15629,7 +15664,9 @@ def prepare_process(options: Options, config: Config, document: JSON, run: Run, 
     """What will be run without an engine, when all that it needs is there. Raises BuildFailed, ConfigError."""
     settings = read_build_settings(config, world.environ, world.cwd)
     environment = prepare_environment(config, settings, world.console, world.environ)
-    plan = plan_process(options, config, environment, run.ports, run.token, variables, world.environ)
+    plan = plan_process(options, config, environment, run, variables, world.environ)
+    if version_numbers(environment.runtime) >= (0, 17):
+        share_coglet_scratch()
     write_own_file(plan.cwd, "openapi_schema.json", render_schema(document).encode())
     return plan
 
@@ -15884,7 +15921,7 @@ def run_job(job: Job, make_host: Callable[[Lane], Host], run: Run, world: World,
         progress.show = live.feed if live is not None else None
         console.phase(f"Running {job.result.noun}...")
         try:
-            response = run_prediction(host, make_request(host, job, lane, overlapping), progress, lane)
+            response = run_prediction(host, make_request(host, job, lane, run.name, overlapping), progress, lane)
         except (CogError, Interrupted):
             if live is not None and live.count:
                 live.end()
@@ -15925,13 +15962,13 @@ def training_path(host: Host) -> str:
     return "/trainings" if works else "/predictions"
 
 
-def make_request(host: Host, job: Job, lane: Lane, overlapping: bool) -> Request:
-    """The request as it is posted; files are in the lane."""
+def make_request(host: Host, job: Job, lane: Lane, name: str, overlapping: bool) -> Request:
+    """The request as it is posted, under the run's name; files are in the lane."""
     values = job.values if host.inline else render_inputs(
         job.values, lambda file: lane.add_file(file.open, file.name, file.size))
     path = training_path(host) if is_training(job.options) else "/predictions"
     operation = ((job.document or {}).get("paths") or {}).get(path, {}).get("post", {})
-    return Request(f"cog{os.urandom(12).hex()}", path, {"input": values, **job.context},
+    return Request(name, path, {"input": values, **job.context},
                    "" if host.inline else lane.url("hook"),
                    streamed=job.result.live and bool(operation.get("x-cog-streaming")), live=job.result.live,
                    logged=host.speaks_coglet, timeout=job.options.timeout, watched=not overlapping,

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import cogpredict
 
 
-def run(project: str, file: str, text: str, hold: bool) -> None:
+def predict(project: str, file: str, text: str, hold: bool) -> None:
     console, loop, home = cogpredict.Console(os.environ), cogpredict.Loop(), os.path.expanduser("~")
     cogpredict.catch_signals(loop)
     try:
@@ -24,9 +24,8 @@ def run(project: str, file: str, text: str, hold: bool) -> None:
         settings = cogpredict.read_build_settings(config, os.environ, os.getcwd())
         console.warn(cogpredict.process_notice(config))
         environment = cogpredict.prepare_environment(config, settings, console, os.environ)
-        ports = cogpredict.pick_free_ports(int.from_bytes(os.urandom(2), "big"))
-        token = os.urandom(16).hex()
-        plan = cogpredict.plan_process(cogpredict.Options(), config, environment, ports, token, {"GIVEN": "by hand"},
+        run = cogpredict.make_run(cogpredict.pick_free_ports(int.from_bytes(os.urandom(2), "big")))
+        plan = cogpredict.plan_process(cogpredict.Options(), config, environment, run, {"GIVEN": "by hand"},
                                        os.environ)
         result = cogpredict.plan_output("", as_json=True, schema=None, cwd=os.getcwd(), home=home)
         progress = cogpredict.Progress(console.log)
@@ -34,7 +33,8 @@ def run(project: str, file: str, text: str, hold: bool) -> None:
             store = cogpredict.OutputStore(result, console, "run")
             stack.enter_context(contextlib.closing(store))
             lane = cogpredict.Lane(
-                token, ports.lane, on_upload=lambda *upload: store.open_upload(*upload), on_webhook=progress.hook,
+                run.token, run.ports.lane, on_upload=lambda *upload: store.open_upload(*upload),
+                on_webhook=progress.hook,
                 json_reader=lambda: cogpredict.HookReader(cogpredict.SpillReader(store.open_blob),
                                                            progress.logs))
             host = cogpredict.ProcessHost(plan, lane, loop, console)
@@ -51,7 +51,7 @@ def run(project: str, file: str, text: str, hold: bool) -> None:
                                           os.path.getsize(value[1:]))
                       if isinstance(value, str) and value.startswith("@") else value
                       for name, value in json.loads(text).items()}
-            request = cogpredict.Request("cog1", "/predictions", {"input": values}, lane.url("hook"), logged=logged)
+            request = cogpredict.Request(run.name, "/predictions", {"input": values}, lane.url("hook"), logged=logged)
             response = cogpredict.run_prediction(host, request, progress, lane)
             host.close()
             store.finish(response, uploads_at=lane.url("out"), live=None)
@@ -62,4 +62,4 @@ def run(project: str, file: str, text: str, hold: bool) -> None:
         sys.exit(error.exit_code)
 
 
-run(*sys.argv[1:4], "--hold" in sys.argv)
+predict(*sys.argv[1:4], "--hold" in sys.argv)

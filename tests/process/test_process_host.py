@@ -76,15 +76,18 @@ def test_a_failure_is_the_predictions(projects, python):
 
 @each_python
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_nothing_runs_on_after_a_kill(projects, python, number):
+def test_nothing_runs_on_after_a_kill(projects, python, number, tmp_path):
     project = projects(python).use("echo")
-    process = project.start("{}", "--hold")
+    process = project.start("{}", "--hold", TMPDIR=str(tmp_path))
     assert process.stdout.readline().startswith("ready "), process.communicate()[1]
     assert len(list_processes(str(project.folder / ".cog"))) >= 2
+    scratch = [*tmp_path.glob("cog-*"), *Path("/tmp/coglet/predictions").glob(next(tmp_path.iterdir()).name)]
+    assert len(scratch) == (1 if python == OLD else 2)
     process.send_signal(number)
     process.communicate(timeout=30)
     assert process.returncode == -number
     assert is_quiet(str(project.folder))
+    assert not any(map(Path.exists, scratch))
 
 
 def test_a_killed_server_is_told(projects):

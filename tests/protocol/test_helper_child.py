@@ -633,10 +633,13 @@ def read_pids(far: Far) -> list[int]:
 
 
 @pytest.mark.parametrize("how", ["close", "kill", "term"])
-def test_the_leash_ends_a_spawned_group(start: Callable[..., Far], how: str) -> None:
-    far = start(leash="spawned", spawn={"argv": [sys.executable, "-c", STUBBORN]})
+def test_the_leash_ends_a_spawned_group(start: Callable[..., Far], how: str, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    far = start(leash="spawned", spawn={"argv": [sys.executable, "-c", STUBBORN]}, scratch=[str(scratch)])
     far.wait(lambda: far.link.hello)
     pids = read_pids(far)
+    assert scratch.stat().st_mode & 0o777 == 0o700
+    (scratch / "file").write_text("left")
     assert far.link.hello["spawned"] == pids[0] and all(map(is_alive, pids))
     if how == "close":
         far.link.close()
@@ -647,6 +650,8 @@ def test_the_leash_ends_a_spawned_group(start: Callable[..., Far], how: str) -> 
         far.child.send_signal(signal.SIGTERM)
         far.wait(lambda: far.link.ended)
     wait_dead(*pids)
+    far.child.wait(5)
+    assert not scratch.exists()
 
 
 def test_the_leash_ends_a_named_group(start: Callable[..., Far]) -> None:

@@ -25,7 +25,9 @@ from cogpredict import (
     Interpreter,
     Options,
     Ports,
+    Run,
     RunStep,
+    SetupFailed,
     UsageError,
 )
 
@@ -419,7 +421,8 @@ def environment(tmp_path):
 
 def plan(environment, config=CONFIG, options=OPTIONS, variables=None, environ=None):
     config = config._replace(project=config.project or str(Path(environment.folder).parents[1]))
-    return cogpredict.plan_process(options, config, environment, PORTS, "TOKEN", variables or {}, environ or {})
+    run = Run("cog-1", "TOKEN", PORTS)
+    return cogpredict.plan_process(options, config, environment, run, variables or {}, environ or {})
 
 
 def test_the_servers_variables(environment):
@@ -442,6 +445,22 @@ def test_only_the_model_sees_the_lanes_token(environment):
     assert "TOKEN" not in " ".join(made.argv)
     assert made.env["COG_PYZ_UPLOAD_URL"] == "http://127.0.0.1:20000/TOKEN/up"
     assert made.argv[-2:] == ["--host", "127.0.0.1"]
+
+
+def test_a_model_has_folders_of_its_own_for_temporary_files(environment, monkeypatch, tmp_path):
+    monkeypatch.setattr(cogpredict, "COGLET_SCRATCH", str(tmp_path / "coglet/predictions"))
+    made = plan(environment)
+    assert made.env["TMPDIR"] == made.scratch[0] and os.path.basename(made.scratch[0]) == "cog-1"
+    assert made.scratch[1:] == [str(tmp_path / "coglet/predictions/cog-1")]
+    assert plan(environment._replace(runtime="0.16.12")).scratch == made.scratch[:1]
+    assert plan(environment, options=Options(command="serve")).scratch == made.scratch[:1]
+    assert plan(environment, variables={"TMPDIR": "/x"}).env["TMPDIR"] == "/x"
+    cogpredict.share_coglet_scratch()
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in tmp_path.glob("coglet/**")] == [0o1777, 0o1777]
+    (tmp_path / "blocked").write_text("")
+    monkeypatch.setattr(cogpredict, "COGLET_SCRATCH", str(tmp_path / "blocked/predictions"))
+    with pytest.raises(SetupFailed, match="blocked, which cannot be written"):
+        cogpredict.share_coglet_scratch()
 
 
 @pytest.mark.parametrize("file, runtime, linked", [
