@@ -7866,13 +7866,14 @@ def is_socket(path: str) -> bool:
 
 
 def read_json_file(path: str) -> JSON:
-    """The JSON object in a file; empty when there is no such file. Raises UsageError: it is not JSON, or unreadable."""
+    """The JSON object in a file; empty where there is none for us, such as another user's. Raises UsageError: it is not
+    JSON, or cannot be read."""
     import json
 
     try:
         with open(path, "rb") as file:
             found = json.loads(file.read() or b"{}")
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return {}
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be used: {error}", hint="repair it, or move it away") from error
@@ -10581,7 +10582,8 @@ def choose_pythons(config: Config, environ: Mapping[str, str]) -> list[Interpret
 
 
 def environment_folder(config: Config, environ: Mapping[str, str]) -> str:
-    """The folder of a project's environment: in its .cog, or in the user's cache where nothing can be written there."""
+    """The folder of a project's environment: in its .cog, or in the user's cache where nothing can be written there, or
+    no library loaded from there."""
     import hashlib
 
     stem = config.file_name.rpartition(".")[0] or config.file_name
@@ -10589,16 +10591,17 @@ def environment_folder(config: Config, environ: Mapping[str, str]) -> str:
     own = os.path.join(config.project, ".cog")
     try:
         keep_private(own)
-        return os.path.join(own, name)
+        if not os.statvfs(own).f_flag & getattr(os, "ST_NOEXEC", 0):
+            return os.path.join(own, name)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise BuildFailed(f"{own} cannot be written: {error.strerror}") from error
-    cache = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME", ""), ".cache")
+    cache = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".cache")
     folder = os.path.join(cache, "cog", hashlib.sha256(os.path.realpath(config.project).encode()).hexdigest()[:16])
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise BuildFailed(f"neither {own} nor {folder} can be written: {error.strerror}",
+        raise BuildFailed(f"neither {own} nor {folder} can be used: {error.strerror}",
                           hint="XDG_CACHE_HOME names another folder for the environment") from error
     return os.path.join(folder, name)
 

@@ -110,6 +110,14 @@ def test_a_context_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -
     assert not isinstance(caught.value, EngineAbsent) and "docker context ls" in caught.value.hint
 
 
+def test_a_configuration_of_another_user_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, mode: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    assert cogpredict.read_json_file("config.json") == {}
+
+
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, "\xff"])
 def test_a_configuration_that_is_not_json_is_said_so(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))

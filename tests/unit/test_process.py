@@ -225,6 +225,19 @@ def test_a_read_only_project_has_its_environment_in_the_users_cache(tmp_path, mo
     assert other.startswith(str(tmp_path / ".cache/cog/")) and Path(other).parent.name != folder.parent.name
 
 
+@pytest.mark.skipif(not hasattr(os, "ST_NOEXEC"), reason="no such mounts here")
+def test_a_project_on_a_noexec_mount_has_its_environment_in_the_users_cache(tmp_path, monkeypatch):
+    real = os.statvfs
+
+    def statvfs(path):
+        return os.statvfs_result([*real(path)[:8], os.ST_NOEXEC | os.ST_NOSUID, 255])
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path.replace("~", str(tmp_path / "me")))
+    config = Config(project=str(tmp_path / "project"), file_name="cog.yaml")
+    assert cogpredict.environment_folder(config, {}).startswith(str(tmp_path / "me/.cache/cog/"))
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="this user writes everywhere")
 def test_a_folder_of_somebody_else_is_read_only(tmp_path):
     (tmp_path / ".cog").mkdir()
