@@ -1291,6 +1291,8 @@ def parse_requirement(line: str) -> Requirement:
     ("python_version<'3'", './x.whl')
     >>> parse_requirement("torch[a, b] >= 2.0, < 3 -f https://x")[:3]
     ('torch', '[a, b]', '>= 2.0, < 3')
+    >>> [parse_requirement(line).options for line in ("a -i https://x", "-i https://x")]
+    [('--extra-index-url https://x',), ('--index-url https://x',)]
     """
     import re
 
@@ -1298,7 +1300,8 @@ def parse_requirement(line: str) -> Requirement:
     if text.startswith("-"):
         return Requirement(options=parse_options(text), comment=comment.strip())
     body, *rest = re.split(r"\s+(?=--?[A-Za-z])", text, maxsplit=1)
-    options = parse_options("".join(rest))
+    options = tuple("--extra" + option[1:] if option.startswith("--index-url ") else option  # others stay found
+                    for option in parse_options("".join(rest)))
     comment = comment.strip()
     name = r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(\[[^\]]*\])?\s*"
     found = re.match(rf"{name}@\s*(\S+)\s*(?:;\s*(.*))?$", body)

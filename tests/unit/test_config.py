@@ -259,9 +259,10 @@ def test_comments_and_blank_lines_go_continuations_join() -> None:
 
 
 def test_index_options_come_first_in_their_order() -> None:
-    text = "a==1 --extra-index-url=https://b\n-f https://c\nd -i https://e --pre\n--extra-index-url https://b\n"
+    text = "a==1 --extra-index-url=https://b\n-f https://c\nd -i https://e --pre\n--extra-index-url https://b\n-i https://g"
     assert complete("build: {python_requirements: r.txt}", r_txt=text).requirements == (
-        "--extra-index-url https://b", "--find-links https://c", "--index-url https://e", "--pre", "a==1", "d")
+        "--extra-index-url https://b", "--find-links https://c", "--extra-index-url https://e", "--pre",
+        "--index-url https://g", "a==1", "d")
 
 
 def test_included_files_are_read_in_their_place() -> None:
