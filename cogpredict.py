@@ -7770,6 +7770,7 @@ if TYPE_CHECKING:
 OLDEST_API, NEWEST_API = (1, 41), (1, 51)  # Docker 20.10; the newest whose replies were looked at
 DIAL_TIMEOUT, CALL_TIMEOUT = 15.0, 300.0  # seconds: to open a connection; between two pieces of an ordinary answer
 TUNNEL_TIMEOUT = 30.0  # seconds that ssh may take until the engine's socket is forwarded
+EXPORT_LIMIT = 60.0  # seconds in which an engine ends an export, and Podman a step, whose client is gone
 KEPT_IDLE = 5.0  # seconds after which a kept connection is not trusted any more
 BLOCK = 1 << 16  # bytes that are read or sent at once
 ANSWER_LIMIT = 64 << 20  # bytes of one JSON answer, or of one line of a stream
@@ -8708,9 +8709,9 @@ class Engine(Wire):
                 time.sleep(0.5)
                 fresh.container_remove(name)
             if image:
-                deadline = time.monotonic() + 8 * self.is_podman  # it goes on with the step that it is at
+                deadline = time.monotonic() + EXPORT_LIMIT
                 while time.monotonic() < deadline and fresh.image_inspect(image) is None:
-                    time.sleep(0.1)
+                    time.sleep(0.2)
                 fresh.image_remove(image, prune=False)
         except CogError:
             return False
@@ -10586,7 +10587,7 @@ def choose_pythons(config: Config, environ: Mapping[str, str]) -> list[Interpret
 
 def environment_folder(config: Config, environ: Mapping[str, str]) -> str:
     """The folder of a project's environment: in its .cog, or in the user's cache where nothing can be written there, or
-    no library loaded from there."""
+    no library loaded from there, or PATH would split its name."""
     import hashlib
 
     stem = config.file_name.rpartition(".")[0] or config.file_name
@@ -10594,7 +10595,7 @@ def environment_folder(config: Config, environ: Mapping[str, str]) -> str:
     own = os.path.join(config.project, ".cog")
     try:
         keep_private(own)
-        if not os.statvfs(own).f_flag & getattr(os, "ST_NOEXEC", 0):
+        if os.pathsep not in own and not os.statvfs(own).f_flag & getattr(os, "ST_NOEXEC", 0):
             return os.path.join(own, name)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):

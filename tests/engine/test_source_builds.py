@@ -259,6 +259,26 @@ def test_an_interrupted_build_leaves_no_name_and_no_step(model, command, name, n
     assert not [tag for tag in tags if tag.startswith(name)]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_export_leaves_no_image(model, command, number):
+    run = model("echo")
+    change(run.project, "build:\n", f'build:\n  run: ["truncate -s 3G /big-{os.urandom(4).hex()}"]\n')
+    child = subprocess.Popen([*command, "build"], cwd=run.project, stderr=subprocess.PIPE)
+    seen = b""
+    with child.stderr:
+        while b"exporting to image" not in seen:
+            seen += child.stderr.read1()
+        time.sleep(1)
+        child.send_signal(number)
+        assert child.wait(20) == -number, seen
+    deadline = time.monotonic() + 20  # the engine ends what it has begun
+    while not (made := [image for image in list_images("reference", "cog-*:unlabelled") if image["Size"] > 2 << 30]):
+        if time.monotonic() > deadline:
+            return
+    while made[0] in list_images("reference", "cog-*:unlabelled"):
+        assert time.monotonic() < deadline, made
+
+
 def test_choices_of_an_installed_package_come_from_the_image(model, name):
     run = model("echo")
     change(run.project, "build:\n", 'build:\n  python_packages: ["emoji==2.2.0"]\n')

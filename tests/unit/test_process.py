@@ -225,6 +225,12 @@ def test_a_read_only_project_has_its_environment_in_the_users_cache(tmp_path, mo
     assert other.startswith(str(tmp_path / ".cache/cog/")) and Path(other).parent.name != folder.parent.name
 
 
+def test_a_project_whose_name_path_would_split_has_its_environment_in_the_users_cache(tmp_path):
+    config = Config(project=str(tmp_path / "a:b"), file_name="cog.yaml")
+    folder = cogpredict.environment_folder(config, {"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    assert folder.startswith(str(tmp_path / "cache/cog/")) and ":" not in folder
+
+
 @pytest.mark.skipif(not hasattr(os, "ST_NOEXEC"), reason="no such mounts here")
 def test_a_project_on_a_noexec_mount_has_its_environment_in_the_users_cache(tmp_path, monkeypatch):
     real = os.statvfs
