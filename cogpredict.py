@@ -15524,6 +15524,7 @@ def ask_environment(model: Model, options: Options, world: World) -> Model:
 
 
 PROJECT_LABEL = "cog.pyz.project"  # the label of an image for development; its value is the project's folder
+CONFIG_LABEL = "cog.pyz.config"  # another one: the name of its config there
 
 
 def read_settings(config: Config, options: Options, world: World, *, for_development: bool = False) -> BuildSettings:
@@ -15612,13 +15613,13 @@ def find_development_image(engine: Engine, config: Config, options: Options, wor
         return found
     if options.dry_run:
         return {"Id": name, "Config": {"Cmd": ["python", *SERVER]}}  # as it would be
-    settings, _ = begin_build(engine, config, settings, options, world, "cog.yaml")
+    settings, _ = begin_build(engine, config, settings, options, world, config.file_name)
     files, name = plan_development(config, settings, options)
     environ = with_docker_proxies(world.environ, world.home)
     build_from_files(engine, files, {**build_query(options, environ), "t": name},
-                     {PROJECT_LABEL: config.project}, world.console, quiet=is_quiet(options),
-                     secrets=build_secrets(config, settings, options, world))
-    for image in engine.image_list(f"{PROJECT_LABEL}={config.project}"):
+                     {PROJECT_LABEL: config.project, CONFIG_LABEL: config.file_name}, world.console,
+                     quiet=is_quiet(options), secrets=build_secrets(config, settings, options, world))
+    for image in engine.image_list(f"{PROJECT_LABEL}={config.project}", f"{CONFIG_LABEL}={config.file_name}"):
         for tag in image_tags(image) or [str(image["Id"])]:
             if tag != name and not tag.endswith(f"/{name}"):
                 remove_image(engine, tag, world.console)

@@ -38,6 +38,16 @@ def test_a_model_is_built_once_and_its_source_is_what_runs(model):
     assert len(left) == 1, "the image that was superseded is still there"
 
 
+def test_two_configs_of_a_project_leave_each_others_images_alone(model):
+    run = model("echo")
+    config = (run.project / "cog.yaml").read_text()
+    (run.project / "two.yaml").write_text(config.replace("build:\n", 'build:\n  run: ["touch /two"]\n'))
+    said = [run("predict", "-f", name) for name in ("cog.yaml", "two.yaml", "cog.yaml", "two.yaml")]
+    assert [code for code, _, _ in said] == [0] * 4, said
+    assert [f"in {name}..." in err for (_, _, err), name in zip(said, ("cog.yaml", "two.yaml") * 2)] == [
+        True, True, False, False]
+
+
 def test_inputs_are_checked_before_the_build(model):
     code, out, err = model("echo")("predict", "-i", "repeat=200", "-i", "txet=a")
     assert code == 2 and out == ""
