@@ -5279,7 +5279,7 @@ CERTIFICATE_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 TRACING_FILE = "/.cog/telemetry.py"  # where the runtime looks for it
 TRACING_PACKAGES = ("opentelemetry-exporter-otlp-proto-http==1.44.0", "opentelemetry-exporter-otlp-proto-grpc==1.44.0")
 APT_MOUNT = "--mount=type=cache,target=/var/cache/apt,sharing=locked"
-PIP_SETTINGS = ("index-url", "extra-index-url", "find-links", "trusted-host", "proxy", "timeout", "retries")
+PIP_SETTINGS = ("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "proxy", "timeout", "retries")
 # What a CUDA base lacks: the shared libraries of Python's own modules, and tools that build steps there rely on
 CUDA_PACKAGES = ("ca-certificates", "curl", "git", "libexpat1", "libpython3-stdlib", "wget", "xz-utils", "zlib1g")
 # What Cog's base images have and the plain ones lack, by the command that a build step calls
@@ -5772,7 +5772,7 @@ def read_pip_conf(environ: Mapping[str, str]) -> str:
     files = ["/etc/pip.conf", f"{home}/.pip/pip.conf", f"{home}/Library/Application Support/pip/pip.conf",
              f"{environ.get('XDG_CONFIG_HOME') or home + '/.config'}/pip/pip.conf", environ.get("PIP_CONFIG_FILE", "")]
     parser = configparser.RawConfigParser()
-    for path in files:
+    for path in files if files[-1] != os.devnull else ():  # which makes pip read none
         try:
             parser.read(path, encoding="utf-8")
         except (configparser.Error, ValueError):
@@ -5782,15 +5782,32 @@ def read_pip_conf(environ: Mapping[str, str]) -> str:
     for key, uv in (("index-url", "UV_DEFAULT_INDEX UV_INDEX_URL"), ("extra-index-url", "UV_INDEX UV_EXTRA_INDEX_URL")):
         found = [environ[name] for name in uv.split() if environ.get(name)]
         if found and key not in values:
-            values[key] = found[0]
+            values[key] = " ".join(uv_index(word, environ) for word in found[0].split())
     values.update({key: environ[name] for key in PIP_SETTINGS for name in [f"PIP_{key.upper().replace('-', '_')}"]
                    if environ.get(name)})
     kept = {key: " ".join(word for word in value.split() if key != "find-links" or "://" in word)
             for key, value in values.items() if key in PIP_SETTINGS}
-    kept = {key: value for key, value in kept.items() if value}
+    kept = {key: value for key, value in kept.items() if value and (key != "no-index" or kept.get("find-links"))}
     if not set(kept) - {"timeout", "retries"}:
         return ""
     return "[global]\n" + "".join(f"{key} = {value}\n" for key, value in sorted(kept.items()))
+
+
+def uv_index(word: str, environ: Mapping[str, str]) -> str:
+    """The URL of an index as uv takes it: it may have a name, by which variables give it a user and a password.
+
+    >>> uv_index("my-own=https://a.example/x", {"UV_INDEX_MY_OWN_USERNAME": "me", "UV_INDEX_MY_OWN_PASSWORD": "a@b"})
+    'https://me:a%40b@a.example/x'
+    """
+    import re
+    from urllib.parse import quote
+
+    found = re.fullmatch(r"([\w.-]+)=(\w+://)(.+)", word)
+    if not found:
+        return word
+    name = f"UV_INDEX_{re.sub(r'[^A-Z0-9]', '_', found[1].upper())}"
+    user = [quote(environ.get(f"{name}_{part}", ""), safe="") for part in ("USERNAME", "PASSWORD")]
+    return found[2] + (f"{':'.join(user)}@" if any(user) else "") + found[3]
 
 
 # == 9. Context ===============================================================
@@ -10337,14 +10354,15 @@ def build_hint(message: str, log: Iterable[str] = ()) -> str:
     """What to do about a failed build, judged by the builder's words and the failed step's log; empty where they do
     not tell.
 
-    >>> build_hint("write /x: no space left on device")
+    >>> build_hint("exit code: 1", ["OSError: [Errno 28] No space left on device"])
     'the engine has no room left; remove what it keeps for builds (docker builder prune) or unused images'
     >>> build_hint("executor failed running [/bin/sh -c x]: stat /var/lib/docker/overlay2/a: no such file or directory")
     'another build that shares a step with this one may have been interrupted; build once more'
     """
     import re
 
-    if "no space left on device" in message:
+    log = list(log)[-40:]
+    if "no space left on device" in "\n".join([message, *log]).lower():
         return "the engine has no room left; remove what it keeps for builds (docker builder prune) or unused images"
     no_base = (r"failed to resolve source metadata|failed to load metadata|/v2/\S*manifests/|pull access denied|"
                r"no such image|manifest unknown|failed to copy|initializing source docker://|no active sessions")

@@ -285,6 +285,11 @@ def test_certificates_are_trusted_before_anything_is_fetched() -> None:
     ({"PIP_FIND_LINKS": "/opt/wheels https://h/w"}, "[global]\nfind-links = https://h/w\n"),
     ({"PIP_FIND_LINKS": "/opt/wheels", "PIP_DEFAULT_TIMEOUT": "9", "PIP_CERT": "/x"}, ""),
     ({"PIP_TRUSTED_HOST": "h", "PIP_TIMEOUT": "9"}, "[global]\ntimeout = 9\ntrusted-host = h\n"),
+    ({"UV_DEFAULT_INDEX": "own=https://h/s?a=b"}, "[global]\nindex-url = https://h/s?a=b\n"),
+    ({"UV_INDEX": "a=https://h/a https://h/b", "UV_INDEX_A_PASSWORD": "p"},
+     "[global]\nextra-index-url = https://:p@h/a https://h/b\n"),
+    ({"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/opt https://h/w"}, "[global]\nfind-links = https://h/w\nno-index = 1\n"),
+    ({"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/opt"}, ""),
 ])
 def test_pip_settings_of_the_environment(environ: dict[str, str], conf: str, tmp_path: Path) -> None:
     assert read_settings(environ, tmp_path).pip_conf == conf
@@ -297,6 +302,7 @@ def test_pip_settings_of_files_yield_to_those_nearer(tmp_path: Path) -> None:
     named.write_text("[install]\nindex-url = https://named/%s\n")
     conf = read_settings({"PIP_CONFIG_FILE": str(named)}, tmp_path).pip_conf
     assert conf == "[global]\nextra-index-url = https://a https://b\nindex-url = https://named/%s\n"
+    assert read_settings({"PIP_CONFIG_FILE": os.devnull}, tmp_path).pip_conf == ""
 
 
 def test_a_broken_pip_conf_is_left_to_pip(tmp_path: Path) -> None:
