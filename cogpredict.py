@@ -632,7 +632,8 @@ FLAGS: dict[str, tuple[str, str, Any, str]] = {
     "url": ("--url", "URL", "text", "a model that runs somewhere already, at http(s)://HOST:PORT"),
     "token_env": ("--token-env", "NAME", "text", "the environment variable with a bearer token for --url"),
     "base_image": ("--base-image", "IMAGE", "text", "build on this image (default: by cog.yaml, or COG_BASE_IMAGE)"),
-    "use_cog_base_image": ("--use-cog-base-image", "", ("true", "false"), "build on Cog's base image (default false)"),
+    "use_cog_base_image": ("--use-cog-base-image", "", ("true", "false", "auto"),
+                           "build on Cog's base image (auto: if the engine has it)"),
     "use_cuda_base_image": ("--use-cuda-base-image", "WHEN", ("true", "false", "auto"), "build on NVIDIA's CUDA image"),
     "registry": ("--registry", "HOST", "text", "where Cog's base images are (default: COG_REGISTRY_HOST or Cog's own)"),
     "no_cache": ("--no-cache", "", "flag", "build again, whatever has been built"),
@@ -15574,6 +15575,14 @@ def warn_of_patch(config: Config, settings: BuildSettings, console: Console) -> 
                      f"python_version is {minor}.{patch}")
 
 
+def with_cog_base(engine: Engine, config: Config, settings: BuildSettings, options: Options) -> BuildSettings:
+    """The settings, with Cog's base image where the engine has it and nothing was said of the base."""
+    flags = {options.use_cog_base_image, options.use_cuda_base_image}
+    asked = settings.base_image or settings.dockerfile or flags - {"", "auto"}
+    base = "" if asked else cog_base_image(config, settings.registry)
+    return settings._replace(use_cog_base_image=True) if base and engine.image_inspect(base) else settings
+
+
 def without_cuda_base(config: Config, settings: BuildSettings, options: Options) -> BuildSettings | None:
     """The settings for where the CUDA base cannot be had; None if that is no base of this build, or was asked for."""
     plain = settings._replace(use_cuda_base_image=False)
@@ -15618,7 +15627,7 @@ def build_secrets(config: Config, settings: BuildSettings, options: Options,
 
 def find_development_image(engine: Engine, config: Config, options: Options, world: World) -> JSON:
     """The image for a project, inspected; built, unless nothing changed. Raises BuildFailed, EngineError."""
-    settings = read_settings(config, options, world, for_development=True)
+    settings = with_cog_base(engine, config, read_settings(config, options, world, for_development=True), options)
     files, name = plan_development(config, settings, options)
     plain = without_cuda_base(config, settings, options)
     found = None if options.no_cache else engine.image_inspect(name)
@@ -16384,6 +16393,7 @@ def cmd_build(options: Options, world: World) -> int:
             world.console.warn(f"{FLAGS[flag][0]} does nothing yet")
     given = [text if "=" in text else f"{text}={world.environ.get(text)}" for text in options.build_arg]
     with open_engine(options, world) as engine:
+        settings = with_cog_base(engine, config, settings, options)
         settings, bases = begin_build(engine, config, settings, options, world, f"{config.file_name} as {names[0]}")
         if model.needs_python:
             _, model = open_project(engine, model, options._replace(no_cache=False), world)

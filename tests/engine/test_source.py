@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -104,6 +105,24 @@ def test_a_step_that_fails_shows_its_log(model):
 def test_a_base_image_that_cannot_be_had_says_how_to_go_on(model):
     code, out, err = model("echo")("predict", "--base-image", "127.0.0.1:9/no-such-base:1")
     assert code == 4 and "127.0.0.1:9/no-such-base:1 cannot be had" in err and "--base-image" in err
+
+
+def test_cogs_base_image_is_built_on_where_it_is_here(model):
+    run, base = model("echo"), f"cog-test-{os.urandom(4).hex()}.example/cog-base"
+    words = ("predict", "--registry", base.partition("/")[0], "--progress", "plain")
+    code, _, err = run(*words)
+    assert code == 0 and "FROM docker.io/library/python:3.11-slim" in err, err
+    engine = make_image.Engine()
+    engine.call("POST", "/images/python:3.11-slim/tag", {"repo": base, "tag": "python3.11"})
+    try:
+        code, _, err = run(*words)
+        assert code == 0 and f"FROM {base}:python3.11" in err, err
+        code, _, err = run(*words)
+        assert code == 0 and BUILDING not in err, err
+        code, _, err = run(*words, "--use-cog-base-image=false")
+        assert code == 0 and "FROM docker.io/library/python:3.11-slim" in err, err
+    finally:
+        engine.remove_image(f"{base}:python3.11")
 
 
 def test_a_cuda_base_that_cannot_be_had_is_done_without_unless_it_was_asked_for(model):
