@@ -11033,6 +11033,28 @@ def helper_spare_tracker(group: int, seconds: float = 1.0) -> None:
         time.sleep(0.005 if tracked else 0)
 
 
+def helper_clear(folder: str) -> None:
+    """Kill what was started with a folder's name in its environment, whichever group it is in now, and remove it."""
+    import os
+    import shutil
+    import signal
+    import time
+
+    deadline, found = time.monotonic() + 1, os.path.isdir("/proc")
+    while found and time.monotonic() < deadline:
+        found = False
+        for pid in [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]:
+            try:
+                with open(f"/proc/{pid}/environ", "rb") as file:
+                    is_user = folder.encode() in file.read()
+                if is_user:
+                    os.kill(pid, signal.SIGKILL)
+                    found = True
+            except OSError:
+                pass  # gone, or not ours
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def helper_is_guest() -> bool:
     """Whether an engine put this process into a container: nobody in there is the parent of the first of its line."""
     import os
@@ -11734,8 +11756,6 @@ class Helper:
 
     def run(self) -> None:
         """Serve until the near end is gone, then kill what is on the leash."""
-        import shutil
-
         self.stream.prepare()
         try:
             while self.stream.alive:
@@ -11743,7 +11763,7 @@ class Helper:
         finally:
             helper_kill(self.settings.get("leash", ""), self.spawned)
             for folder in self.settings.get("scratch", []):
-                shutil.rmtree(folder, ignore_errors=True)
+                helper_clear(folder)
 
 
 def helper_main(stdin: int = 0, stdout: int = 1) -> None:

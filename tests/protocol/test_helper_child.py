@@ -755,6 +755,20 @@ def ignores(pid: str, number: int) -> bool:
     return bool(int(ignored[1], 16) >> number - 1 & 1)
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="nothing tells who belongs to whom")
+def test_what_has_left_the_group_ends_too(start: Callable[..., Far], tmp_path: Path) -> None:
+    scratch = str(tmp_path / "scratch")
+    program = ("import subprocess;"
+               "print('pids', subprocess.Popen(['sleep', '60'], start_new_session=True).pid, flush=True)")
+    far = start(leash="spawned", scratch=[scratch],
+                spawn={"argv": [sys.executable, "-c", program], "env": {**os.environ, "TMPDIR": scratch}})
+    far.wait(lambda: far.link.exited is not None)
+    pid, = read_pids(far)
+    assert is_alive(pid)
+    far.link.close()
+    wait_dead(pid)
+
+
 @pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="semaphores are no files here")
 def test_a_killed_group_leaves_no_semaphore():
     program = ("import multiprocessing, time; from multiprocessing import resource_tracker as module;"
