@@ -7788,7 +7788,7 @@ if TYPE_CHECKING:
 OLDEST_API, NEWEST_API = (1, 41), (1, 51)  # Docker 20.10; the newest whose replies were looked at
 DIAL_TIMEOUT, CALL_TIMEOUT = 15.0, 300.0  # seconds: to open a connection; between two pieces of an ordinary answer
 TUNNEL_TIMEOUT = 30.0  # seconds that ssh may take until the engine's socket is forwarded
-EXPORT_LIMIT = 60.0  # seconds in which an engine ends an export, and Podman a step, whose client is gone
+EXPORT_LIMIT, STEP_LIMIT = 60.0, 8.0  # seconds in which an engine ends an export, and Podman a step, of nobody's
 KEPT_IDLE = 5.0  # seconds after which a kept connection is not trusted any more
 BLOCK = 1 << 16  # bytes that are read or sent at once
 ANSWER_LIMIT = 64 << 20  # bytes of one JSON answer, or of one line of a stream
@@ -8710,7 +8710,7 @@ class Engine(Wire):
                 raise
             return False
 
-    def detached_remove(self, name: str, image: str = "") -> bool:
+    def detached_remove(self, name: str, image: str = "", *, exporting: bool = False) -> bool:
         """Whether a container and an image are surely gone, asked and removed by a process that outlives ours.
 
         Nothing of this process is used but `descriptors`. One that is not there may still be in the making, so that
@@ -8727,7 +8727,7 @@ class Engine(Wire):
                 time.sleep(0.5)
                 fresh.container_remove(name)
             if image:
-                deadline = time.monotonic() + EXPORT_LIMIT
+                deadline = time.monotonic() + (EXPORT_LIMIT if exporting else STEP_LIMIT * self.is_podman)
                 while time.monotonic() < deadline and fresh.image_inspect(image) is None:
                     time.sleep(0.2)
                 fresh.image_remove(image, prune=False)
@@ -10145,10 +10145,11 @@ CONTEXT_TOLD = 5.0  # seconds between two plain lines about a context that is be
 class BuildView:
     """What a user sees of a build: a live region that keeps time, or plain lines, or only the log of a failure."""
 
-    def __init__(self, console: Console, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, console: Console, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic,
+                 on_export: Callable[[], object] = lambda: None) -> None:
         import threading
 
-        self._console, self._quiet, self._clock = console, quiet, clock
+        self._console, self._quiet, self._clock, self._on_export = console, quiet, clock, on_export
         self._live = console.live and not quiet
         self._progress, self._parser = BuildProgress(clock()), TraceParser(clock)
         self._over, self._lock = threading.Event(), threading.Lock()
@@ -10187,6 +10188,8 @@ class BuildView:
                 elif not self._quiet:
                     for text in lines:
                         self._console.info(text)
+            if isinstance(event, StepStarted) and event.name.startswith("exporting"):
+                self._on_export()
             if isinstance(event, ImageId):
                 self.image = event.id
             elif isinstance(event, BuildError):
@@ -10217,8 +10220,10 @@ class BuildView:
 
 
 def build_image(engine: Engine, console: Console, *, query: Mapping[str, str], context: Iterable[bytes],
-                secrets: Mapping[str, bytes] | None = None, quiet: bool = False) -> str:
+                secrets: Mapping[str, bytes] | None = None, quiet: bool = False,
+                on_export: Callable[[], object] = lambda: None) -> str:
     """The id of the image that a context builds, shown as it comes about; with `quiet` only a failure is shown.
+    `on_export` is called when all steps are done, and the engine makes the image.
 
     A session is opened where secrets are given, none included: without one a step that mounts any fails, with one it
     does without. Podman, which has no sessions, gets them as files beside the context. Whatever ends this function ends
@@ -10230,7 +10235,7 @@ def build_image(engine: Engine, console: Console, *, query: Mapping[str, str], c
 
     wanted = {"version": "2", "rm": "1", "forcerm": "1", **query}
     with contextlib.ExitStack() as stack:
-        view = stack.enter_context(BuildView(console, quiet=quiet))
+        view = stack.enter_context(BuildView(console, quiet=quiet, on_export=on_export))
         pieces = view.count(context)
         if engine.is_podman:
             pieces, more = podman_secrets(pieces, secrets or {})
@@ -16369,10 +16374,13 @@ def find_built(engine: Engine, build: Build) -> str:
 def build_labelled(engine: Engine, build: Build, options: Options, world: World) -> str:
     """The id of the image of a project with its source, built and labelled under its name. Raises BuildFailed."""
     import hashlib
+    import mmap
 
     run = f"cog-{os.urandom(6).hex()}"
     unlabelled = f"{run}:unlabelled"
-    guardian = Guardian(lambda: engine.detached_remove(run, unlabelled), engine.descriptors())
+    exporting = mmap.mmap(-1, 1)  # shared with the guardian
+    guardian = Guardian(lambda: engine.detached_remove(run, unlabelled, exporting=bool(exporting[0])),
+                        engine.descriptors())
     # With one label, so that removing it takes no step that changes files out of Podman's cache.
     query = {**build_query(options, with_docker_proxies(world.environ, world.home)), "t": unlabelled,
              "labels": '{"run.cog.has_init":"true"}'}
@@ -16380,7 +16388,8 @@ def build_labelled(engine: Engine, build: Build, options: Options, world: World)
     def send() -> str:
         digest = hashlib.sha256(repr(build.words).encode())
         build_image(engine, world.console, query=query, secrets=build.secrets, quiet=is_quiet(options),
-                    context=build.context(world.console.warn, digest.update))
+                    context=build.context(world.console.warn, digest.update),
+                    on_export=lambda: exporting.__setitem__(0, 1))
         return digest.hexdigest()
 
     try:
