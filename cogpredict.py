@@ -6081,26 +6081,25 @@ def unreadable(path: str, error: OSError) -> UsageError:
 
 
 def read_context(folder: str, rules: IgnoreRules, *, extra_files: Mapping[str, bytes] | None = None,
-                 omit: Collection[str] = (".cog",), weights: Collection[str] = (),
+                 omit: Collection[str] = (".cog",), weights: Collection[str] = (), prefix: str = "",
                  warn: Callable[[str], None] = lambda text: None,
                  note: Callable[[bytes], object] | None = None) -> Iterator[bytes]:
     """A folder as a tar stream, in pieces of some 256 KiB.
 
     First the extra files, which stand in for the folder's own of the same path; then what the rules let through but for
-    the paths in `omit`. Where there are `weights`, these go to WEIGHTS_FOLDER and the rest to PROJECT_FOLDER. Sockets
-    and devices are left out with a warning; so is what vanishes. `note` gets all of it but the files' times, which a
-    builder does not look at either.
+    the paths in `omit`, all below `prefix`. Where there are `weights`, these go to WEIGHTS_FOLDER and the rest to
+    PROJECT_FOLDER. Sockets and devices are left out with a warning; so is what vanishes. `note` gets all of it but the
+    files' times, which a builder does not look at either.
     Raises UsageError: a file cannot be read.
     """
-    extra = dict(extra_files or {})
-    if weights:
-        extra = {name if name.startswith(BUILD_FOLDER) else PROJECT_FOLDER + name: data for name, data in extra.items()}
+    prefix, own = PROJECT_FOLDER if weights else prefix, dict(extra_files or {})
+    extra = {name if name.startswith(BUILD_FOLDER) else prefix + name: data for name, data in own.items()}
     parts, size = [render_extra_files(extra)] if extra else [], 0
     if note:
         note(b"".join(parts))
-    for member in walk_context(folder, rules, {*omit, *extra}):
-        if weights:
-            member = member._replace(folder=WEIGHTS_FOLDER if member.path in weights else PROJECT_FOLDER)
+    for member in walk_context(folder, rules, {*omit, *own}):
+        if prefix:
+            member = member._replace(folder=WEIGHTS_FOLDER if member.path in weights else prefix)
         for number, piece in enumerate(read_member(member, warn)):
             if note:
                 note(piece if number else untimed(piece))
@@ -6148,8 +6147,11 @@ def find_weights(folder: str, rules: IgnoreRules) -> frozenset[str]:
 
 def copy_project(folder: str, *, extra_files: Mapping[str, bytes] | None = None,
                  warn: Callable[[str], None] = lambda text: None) -> Iterator[bytes]:
-    """A whole project as a tar stream, for a container that cannot see its folder; without .git and .cog."""
-    return read_context(folder, IgnoreRules(), extra_files=extra_files, omit=(".cog", ".git"), warn=warn)
+    """A whole project as a tar stream, for the / of a container that cannot see its folder; without .git and .cog.
+
+    Below its /src an engine before Docker 23 would refuse a link that leads out of it.
+    """
+    return read_context(folder, IgnoreRules(), extra_files=extra_files, omit=(".cog", ".git"), prefix="src/", warn=warn)
 
 
 def render_extra_files(files: Mapping[str, bytes]) -> bytes:
@@ -12971,7 +12973,7 @@ class ContainerHost(Host):
         project = self._plan.project
         if project is not None and project.copied:
             tar = copy_project(project.folder, extra_files=project.files, warn=self._console.warn)
-            self._engine.container_put_archive(self._container, "/src", tar)
+            self._engine.container_put_archive(self._container, "/", tar)
         elif self._unseen is not None and (self.looks_first or self.served):  # once it runs, its port is taken a while
             name, data = next(iter(self._unseen.files.items()))
             found = self._engine.container_get_archive(self._container, f"/src/{name}")
@@ -13132,7 +13134,7 @@ def run_in_image(engine: Engine, body: JSON, loop: Loop, *, files: Iterable[byte
         labels = {RUN_LABEL: name, CLIENT_LABEL: describe_process()}
         container = engine.container_create({**body, "Labels": labels, "HostConfig": host}, name=name)
         if files is not None:
-            engine.container_put_archive(container, "/src", files)
+            engine.container_put_archive(container, "/", files)
         attach, ended = engine.container_attach(container), engine.container_wait(container)
         sources += [loop.add(attach, on_text), loop.add(ended, on_exit)]
         engine.container_start(container)
@@ -15705,12 +15707,23 @@ def open_project(engine: Engine, model: Model, options: Options, world: World) -
     return image, model
 
 
+def check_inside(config: Config) -> None:
+    """Nothing, where a container sees the files of a model. Raises ConfigError: one is a link out of the project."""
+    for mode in ("predict", "train"):
+        name = getattr(config, mode).partition(":")[0]
+        path = os.path.realpath(os.path.join(config.project, name))
+        if name and not path.startswith(os.path.join(os.path.realpath(config.project), "")):
+            raise ConfigError(f"{name} is a link to {path}, outside the project, where no container sees it",
+                              hint="put the file itself there; --engine none goes by such links")
+
+
 def open_runnable(engine: Engine, model: Model | None, options: Options, variables: dict[str, str],
                   world: World) -> tuple[Runnable, JSON | None]:
     """What is to run in a container, and its schema: a model in a folder, or without one an image. Raises CogError."""
     if model is None:
         name, image = open_image(engine, options, world)
         return Runnable(name, image, model_label(name, image), variables), image_document(image)
+    check_inside(model.config)
     image, model = open_project(engine, model, options, world)
     config, document = settle_model(model, world, asked=not options.dry_run)
     project = plan_project(config, document, is_local=engine.host_is_local)
@@ -16414,6 +16427,7 @@ def cmd_build(options: Options, world: World) -> int:
     """Build the image of the model in this folder, which runs anywhere without the folder; return 0."""
     model = read_model_source(options, read_project(options, world), world)
     config = model.config
+    check_inside(config)
     check_ignore(config.project)
     names, settings = image_names(options, config), read_settings(config, options, world)
     secrets = build_secrets(config, settings, options, world)

@@ -92,7 +92,7 @@ def unseen(tmp_path: Path, command: list[str],
     hidden.mkdir()
 
     def run(project: Path, *arguments: str) -> Run:
-        script = f'mount -t tmpfs none {hidden} && cp {project}/*.* {hidden} && cd {hidden} && exec "$@"'
+        script = f'mount -t tmpfs none {hidden} && cp -P {project}/*.* {hidden} && cd {hidden} && exec "$@"'
         done = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", *command, *arguments], capture_output=True,
                               stdin=subprocess.DEVNULL, timeout=200)
         return Run(done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -77,10 +77,20 @@ def test_a_read_only_project_is_copied(model):
 def test_a_folder_that_the_engine_does_not_see_is_copied(model, unseen):
     run = model("files")
     assert run("predict")[0] == 0
+    (run.project / "out.of").symlink_to("../it")
     done = unseen(run.project, "predict", "-i", "file=@cog.yaml", "-o", f"{run.project}/seen", "--debug")
     assert done.code == 0, done.err
     assert (run.project / "seen.0.txt").read_text().startswith(f"{(run.project / 'cog.yaml').stat().st_size} ")
     assert "it is copied into the container" in done.err and done.err.count("Starting Docker image") == 1, done.err
+
+
+def test_a_model_that_is_a_link_out_of_its_project_is_refused(model):
+    run = model("echo")
+    (run.project / "predict.py").rename(run.project.parent / "elsewhere.py")
+    (run.project / "predict.py").symlink_to("../elsewhere.py")
+    for words in (("predict",), ("build",)):
+        code, _, err = run(*words)
+        assert code == 2 and "predict.py is a link to " in err and "--engine none" in err and BUILDING not in err, err
 
 
 @pytest.mark.parametrize("engine", [(), ("--engine", "none")])

@@ -161,7 +161,8 @@ def test_cog_folder_never_travels_and_git_only_in_a_context(tmp_path: Path) -> N
     assert ".cog" not in names(pack(tmp_path, "!.cog"))
     data = b"".join(copy_project(str(tmp_path), extra_files={".cog/openapi_schema.json": b"{}"}))
     found = names(open_tar(data))
-    assert found == [".cog", ".cog/openapi_schema.json", "sub", "sub/.cog", "sub/.cog/x", "sub/.git", "sub/.git/x"]
+    assert found == ["src", "src/.cog", "src/.cog/openapi_schema.json", "src/sub", "src/sub/.cog", "src/sub/.cog/x",
+                     "src/sub/.git", "src/sub/.git/x"]
 
 
 def test_what_is_no_file_is_left_out_with_a_warning(tmp_path: Path) -> None:
