@@ -2022,17 +2022,24 @@ def default_python(requirements: list[Requirement]) -> str:
     return min([DEFAULT_PYTHON, *(span.partition("-")[2] for span in spans)], key=version_numbers)
 
 
-def for_this_system(requirement: Requirement) -> bool:
-    """Whether a marker lets the requirement count on Linux."""
+def counts(requirement: Requirement, python: str) -> bool:
+    """Whether a marker lets the requirement count on Linux and on a version of Python.
+
+    >>> [counts(parse_requirement(f"a; python_version {limit}"), "3.11.4") for limit in ("< '3.11'", ">= '3.9'")]
+    [False, True]
+    """
     import re
 
     other = r"==\s*['\"](darwin|win32|Darwin|Windows|nt)['\"]|!=\s*['\"](linux|Linux|posix)['\"]"
-    return not re.search(other, requirement.marker)
+    limits = re.findall(r"python_version\s*([<>=!~]=?)\s*['\"]([\d.*]+)", requirement.marker)
+    minor = ".".join(python.split(".")[:2])
+    fits = " or " in requirement.marker or all(satisfies(minor, "".join(limit)) for limit in limits)
+    return fits and not re.search(other, requirement.marker)
 
 
-def find_requirement(requirements: list[Requirement], *names: str) -> Requirement:
-    """The first requirement of these names that counts on Linux and comes from an index; an empty one without it."""
-    fitting = (item for item in requirements if item.key in names and not item.url and for_this_system(item))
+def find_requirement(requirements: list[Requirement], python: str, *names: str) -> Requirement:
+    """The first requirement of these names that counts and comes from an index; an empty one without it."""
+    fitting = (item for item in requirements if item.key in names and not item.url and counts(item, python))
     return next(fitting, Requirement())
 
 
@@ -2040,7 +2047,8 @@ def complete_torch(config: Config, requirements: list[Requirement]) -> tuple[Tor
     """The build of torch that the model gets, if the table knows it, and the config with what is to be said of it."""
     import re
 
-    torch, vision, audio = (find_requirement(requirements, name) for name in ("torch", "torchvision", "torchaudio"))
+    torch, vision, audio = (find_requirement(requirements, config.python_version, name)
+                            for name in ("torch", "torchvision", "torchaudio"))
     rows = [row for row in list_torch_rows() if bool(row.cuda) == config.gpu]
     if not config.gpu:
         same = [row for row in rows if is_pin(torch) and row.torch == torch.version]
@@ -2139,7 +2147,7 @@ def choose_tensorflow(wanted: Requirement, python_version: str) -> tuple[Tensorf
 
 def complete_tensorflow(config: Config, requirements: list[Requirement]) -> Config:
     """The config with the CUDA and cuDNN that its TensorFlow wants, where none are set, and what is to be said."""
-    wanted = find_requirement(requirements, "tensorflow", "tensorflow-gpu")
+    wanted = find_requirement(requirements, config.python_version, "tensorflow", "tensorflow-gpu")
     if not wanted.name:
         return config
     row, known = choose_tensorflow(wanted, config.python_version)
@@ -2192,9 +2200,10 @@ def settle_requirement(item: Requirement, config: Config, row: TorchRow | None) 
     own = tuple(option for option in item.options if not hoists(option))
     unchanged = render_requirement(item._replace(options=own)), ""
     bound = item.version or any(not option.startswith("--extra-index-url") for option in item.options)
-    if item.url or (item.options and bound) or not for_this_system(item):
+    if item.url or (item.options and bound) or not counts(item, config.python_version):
         return unchanged
-    if item.key == "torch" and row and (item.version or config.gpu):
+    other = row and is_pin(item) and not versions_match(row.torch, item.version)
+    if item.key == "torch" and row and not other and (item.version or config.gpu):
         index = "" if item.options else row.index_url
         return render_requirement(item._replace(specifier=f"=={row.torch}", options=())), index
     if item.key != "torchvision" or not is_pin(item):
@@ -2219,7 +2228,7 @@ def list_constraints(config: Config) -> list[str]:
     [[], []]
     """
     items = list(map(parse_requirement, config.requirements))
-    pin = find_requirement(items, "torch")
+    pin = find_requirement(items, config.python_version, "torch")
     torch = version_numbers(pin.version) if is_pin(pin) else ()
     if len(torch) < 2:
         return []
