@@ -1068,6 +1068,7 @@ class Config(NamedTuple):
     cuda: str = ""
     cudnn: str = ""
     torch: str = ""
+    torch_limit: str = ""  # the newest that an open torch may come to, as the CUDA has no newer one
     tensorflow: str = ""
     python_requirements: str = ""  # the requirements file, as named
     python_packages: tuple[str, ...] = ()  # as named
@@ -2070,8 +2071,14 @@ def complete_torch(config: Config, requirements: list[Requirement]) -> tuple[Tor
     if torch.version and not named:
         return None, assume_cuda(config, torch.version, rows)
     row = choose_build(named, config, asked)
-    warnings = explain_torch(config, torch, row, named) if torch.name else []
-    return row, config.warned(*warnings, torch=row.torch if row and torch.name else torch.version)
+    limit = None
+    if row and torch.version and not (is_pin(torch) or torch.options):
+        allowed = [build for build in built if python_fits(python, build.pythons) and
+                   satisfies(build.torch, torch.specifier)]
+        limit = choose_build([row, *allowed], config._replace(cuda=config.cuda or row.cuda), asked)
+    warnings = explain_torch(config, torch, limit or row, named) if torch.name else []
+    return limit or row, config.warned(*warnings, torch=row.torch if row and torch.name else torch.version,
+                                       torch_limit=limit.torch if limit else "")
 
 
 def torch_of_torchaudio(version: str) -> str:
@@ -2118,7 +2125,7 @@ def explain_torch(config: Config, torch: Requirement, row: TorchRow | None, name
     if not torch.version:
         warnings.append(f"torch has no version; the newest that fits is taken: torch=={row.torch} for CUDA {row.cuda}")
     elif not is_pin(torch):
-        warnings.append(f"torch{torch.specifier} is open; torch=={row.torch} for CUDA {row.cuda} is taken")
+        warnings.append(f"torch{torch.specifier} is open; for CUDA {row.cuda} it is {row.torch} at most")
     low, _, high = row.pythons.partition("-")
     if version_numbers(config.python_version)[:2] > version_numbers(high):
         warnings.append(f"torch {row.torch} has wheels for Python {low} to {high}; "
@@ -2195,8 +2202,8 @@ def complete_requirements(config: Config, requirements: list[Requirement], row: 
 
 
 def settle_requirement(item: Requirement, config: Config, row: TorchRow | None) -> tuple[str, str]:
-    """One line, and the index that it needs. Only torch and torchvision change, unless hashes or an index forbid it;
-    beside an extra index a torch without a version is settled all the same."""
+    """One line, and the index that it needs. Only a pinned torch or torchvision changes, unless hashes or an index
+    forbid it, and a torch without a version, beside an extra index too."""
     own = tuple(option for option in item.options if not hoists(option))
     unchanged = render_requirement(item._replace(options=own)), ""
     bound = item.version or any(not option.startswith("--extra-index-url") for option in item.options)
@@ -2205,6 +2212,8 @@ def settle_requirement(item: Requirement, config: Config, row: TorchRow | None) 
     other = row and is_pin(item) and not versions_match(row.torch, item.version)
     if item.key == "torch" and row and not other and (item.version or config.gpu):
         index = "" if item.options else row.index_url
+        if config.torch_limit:
+            return unchanged[0], index
         return render_requirement(item._replace(specifier=f"=={row.torch}", options=())), index
     if item.key != "torchvision" or not is_pin(item):
         return unchanged
@@ -2218,24 +2227,27 @@ def settle_requirement(item: Requirement, config: Config, row: TorchRow | None) 
 
 
 def list_constraints(config: Config) -> list[str]:
-    """What pip is held to beside the requirement lines, by a torch of one version: one built before numpy 2 came
-    does not work with it, and hardly a model names its numpy; an open torchaudio ends with the series of its torch,
-    since 2.11 no longer requires the one that it loads.
+    """What pip is held to beside the requirement lines. An open torch goes no further than its CUDA does. Beside one
+    built before numpy 2 came, which does not work with it, numpy is older: hardly a model names its numpy. An open
+    torchaudio ends with the series of the torch, since 2.11 no longer requires the one that it loads.
 
     >>> list_constraints(Config(requirements=("torch==2.0.1", "numpy>=1.24", "torchaudio")))
     ['numpy<2', 'torchaudio<2.1']
     >>> [list_constraints(Config(requirements=(torch, "numpy>=2"))) for torch in ("torch==2.0.1", "torch>=2.0")]
     [[], []]
+    >>> list_constraints(Config(requirements=("torch>=2.0", "torchaudio"), torch="2.0.1", torch_limit="2.7.1"))
+    ['torch<=2.7.1', 'numpy<2', 'torchaudio<2.8']
     """
     items = list(map(parse_requirement, config.requirements))
-    pin = find_requirement(items, config.python_version, "torch")
-    torch = version_numbers(pin.version) if is_pin(pin) else ()
-    if len(torch) < 2:
+    pin, limit = find_requirement(items, config.python_version, "torch"), config.torch_limit
+    newest = version_numbers(limit or (pin.version if is_pin(pin) else ""))
+    if len(newest) < 2:
         return []
+    oldest = version_numbers(config.torch) if limit else newest
     numpy_is_open = all(not item.url and satisfies("1.26.4", item.specifier) for item in items if item.key == "numpy")
     audio = [item for item in items if item.key == "torchaudio" and not item.url and not is_pin(item)]
-    return [*(["numpy<2"] if torch < NUMPY_2_TORCH and numpy_is_open else []),
-            *([f"torchaudio<{torch[0]}.{torch[1] + 1}"] if audio else [])]
+    return [*([f"torch<={limit}"] if limit else []), *(["numpy<2"] if oldest < NUMPY_2_TORCH and numpy_is_open else []),
+            *([f"torchaudio<{newest[0]}.{newest[1] + 1}"] if audio else [])]
 
 
 def run_step_json(step: RunStep) -> JSON:
@@ -10982,7 +10994,7 @@ def without_cuda(config: Config) -> Config:
     index = f"--extra-index-url {TORCH_INDEX.format('cpu')}"
     has_torch = any(parse_requirement(line).key == "torch" for line in plain.requirements if line[:1] != "-")
     lines = plain.requirements if not has_torch or index in plain.requirements else (index, *plain.requirements)
-    return config._replace(requirements=lines, torch=plain.torch)
+    return config._replace(requirements=lines, torch=plain.torch, torch_limit="")
 
 
 # == 16. Helper ===============================================================

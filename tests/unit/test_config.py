@@ -323,8 +323,9 @@ def test_torch_brings_its_cuda(version: str, cuda: str) -> None:
     (("torch==2.3",), "", ("12.1", "cu121", "torch==2.3.1")),
     (("torch==2.7.0+cu118",), "  cuda: '12.8'\n", ("12.8", "cu128", "torch==2.7.0")),
     (("torch==2.7.0+cu118",), "", ("11.8", "cu118", "torch==2.7.0")),
-    (("torch>=2.0",), "", ("11.8", "cu118", "torch==2.0.1")),
-    (("torch>=2.0,!=2.0.1",), "", ("11.8", "cu118", "torch==2.0.0")),
+    (("torch>=2.0",), "", ("11.8", "cu118", "torch>=2.0")),
+    (("torch>=2.0,!=2.0.1",), "", ("11.8", "cu118", "torch>=2.0,!=2.0.1")),
+    (("torch>=2.0.1",), "  cuda: '12.2'\n", ("12.2", "cu121", "torch>=2.0.1")),
     (("torch==2.1.0",), "  cuda: '12.0'\n", ("12.0", "cu118", "torch==2.1.0")),
     (("torch==2.0.1",), "  cuda: '11.7'\n", ("11.7", "", "torch==2.0.1")),
     (("torch == 2.0.1",), "  cuda: ''\n", ("11.8", "cu118", "torch==2.0.1")),
@@ -334,6 +335,17 @@ def test_torch_and_cuda_agree(lines: tuple[str, ...], more: str, expected: tuple
     cuda, build, line = expected
     index = (f"--extra-index-url https://download.pytorch.org/whl/{build}/",) if build else ()
     assert config.cuda == cuda and config.requirements == (*index, line)
+
+
+@pytest.mark.parametrize(("lines", "more", "held"), [
+    (("torch>=2.0",), "", ["torch<=2.7.1", "numpy<2"]),
+    (("torch>=2.0.1",), "  cuda: '12.2'\n", ["torch<=2.5.1", "numpy<2"]),
+    (("torch>=2.4", "numpy"), "", ["torch<=2.6.0"]),
+    (("torch>=2.0,<2.2",), "", ["torch<=2.1.2", "numpy<2"]),
+    (("torch>=2.0 --extra-index-url https://x",), "", []),
+])
+def test_an_open_torch_goes_as_far_as_its_cuda(lines: tuple[str, ...], more: str, held: list[str]) -> None:
+    assert cog.list_constraints(gpu(*lines, more=more)) == held
 
 
 def test_unpinned_torch_is_the_newest_with_a_warning() -> None:

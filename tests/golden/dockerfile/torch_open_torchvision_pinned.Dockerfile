@@ -5,6 +5,7 @@ RUN --mount=type=cache,target=/var/cache/apt,sharing=locked apt-get update -qq &
 COPY --from=python /usr/local/ /usr/local/
 RUN ldconfig && python -c "import bz2, ctypes, lzma, sqlite3, ssl, zlib"
 COPY .cog/build/requirements.txt /tmp/cog/requirements.txt
+COPY .cog/build/constraints.txt /tmp/cog/constraints.txt
 RUN --mount=type=cache,target=/root/.cache/pip python -m pip install --cache-dir /root/.cache/pip -r /tmp/cog/requirements.txt
 RUN find / -xdev -type f -name "*python*.so" -printf "%h\n" | sort -u > /etc/ld.so.conf.d/cog.conf && ldconfig
 RUN --mount=type=cache,target=/root/.cache/pip python -m pip install --cache-dir /root/.cache/pip cog
