@@ -2124,7 +2124,7 @@ def explain_torch(config: Config, torch: Requirement, row: TorchRow | None, name
     warnings = []
     if not torch.version:
         warnings.append(f"torch has no version; the newest that fits is taken: torch=={row.torch} for CUDA {row.cuda}")
-    elif not is_pin(torch):
+    elif not (is_pin(torch) or torch.options):
         warnings.append(f"torch{torch.specifier} is open; for CUDA {row.cuda} it is {row.torch} at most")
     low, _, high = row.pythons.partition("-")
     if version_numbers(config.python_version)[:2] > version_numbers(high):

@@ -345,7 +345,10 @@ def test_torch_and_cuda_agree(lines: tuple[str, ...], more: str, expected: tuple
     (("torch>=2.0 --extra-index-url https://x",), "", []),
 ])
 def test_an_open_torch_goes_as_far_as_its_cuda(lines: tuple[str, ...], more: str, held: list[str]) -> None:
-    assert cog.list_constraints(gpu(*lines, more=more)) == held
+    config = gpu(*lines, more=more)
+    assert cog.list_constraints(config) == held
+    newest = held[0].partition("<=")[2] if held else ""
+    assert [text.endswith(f" it is {newest} at most") for text in config.warnings] == [True] * bool(held)
 
 
 def test_unpinned_torch_is_the_newest_with_a_warning() -> None:
