@@ -7286,7 +7286,8 @@ RUNTIME_LINE = RUNTIME_HEAD + rb"([^\n]*?)( \x1b\[3m\w+\x1b\[0m\x1b\[2m=\x1b\[0m
 RUNTIME_FILE = rb"\x1b\[3mfilename\x1b\[0m\x1b\[2m=\x1b\[0m([^\x1b]+?)(?: \x1b|\Z)"  # an output file, in its notice
 FILES_KNOWN = 1 << 16  # so many output files are kept in mind
 RUNTIME_MARK = b"\x1b[2m2"  # begins a line of the runtime's own log
-RUNTIME_NAGS = (b"is deprecated; use run() instead", b"is deprecated; use BaseRunner instead")
+RUNTIME_NAGS = (b"is deprecated; use run() instead", b"is deprecated; use BaseRunner instead",
+                b"  import coglet; coglet.server._run_worker()")  # as Python from 3.13 on ends such a warning
 SPOKEN_LINE = RUNTIME_HEAD + (rb"([^\x1b]*)\x1b\[3mprediction_id\x1b\[0m\x1b\[2m=\x1b\[0m\S+ \x1b\[3msource\x1b"
                               rb"[^\n]*\n")
 SPOKEN_HELD = 1 << 16  # bytes of what a model printed at once that are held until its line in that log is whole

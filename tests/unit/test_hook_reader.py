@@ -163,6 +163,13 @@ def test_what_a_prediction_prints_is_told_from_the_rest(size, monkeypatch):
     spoken.close()
 
 
+def test_the_runtimes_warning_of_a_name_that_models_use_is_not_shown():
+    lines = ("/x/y.py:3: DeprecationWarning: P.predict() is deprecated; use run() instead",
+             "  import coglet; coglet.server._run_worker()", "loading")
+    data = b"".join(spoken_line(line, "coglet::setup") for line in lines)
+    assert RuntimeLog().feed(data) == b"loading\n"
+
+
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
 def test_the_files_that_a_model_gave_are_noted_and_not_shown(size):
     def notice(path):
