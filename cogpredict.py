@@ -1990,7 +1990,7 @@ def complete_tracing(config: Config) -> Config:
 def complete_packages(config: Config) -> Config:
     """The config with apt names that are gone replaced by their successors, and a warning for each."""
     successors = {**APT_SUCCESSORS, **{name: f"where it is, {successor}" for name, successor in APT_MOVED.items()}}
-    warnings = [f"system package {name} is gone from newer distributions; {successors[name]} is installed in its place"
+    warnings = [f"system package {name} is gone from newer distributions; {successors[name]} takes its place"
                 for name in config.system_packages if name in successors]
     packages = dict.fromkeys(APT_SUCCESSORS.get(name, name) for name in config.system_packages)
     return config.warned(*warnings, system_packages=tuple(packages))
@@ -13378,7 +13378,7 @@ class ExecHost(ContainerHost):
 def command_missing(word: str) -> CommandMissing:
     """The error for a command that is not in the model's environment."""
     return CommandMissing(f"{word}: command not found in the model's environment",
-                          hint="what cog.yaml installs is there, and the folder at /src")
+                          hint="what cog.yaml installs is there, and the files of the folder")
 
 
 # -- a model in a process

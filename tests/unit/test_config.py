@@ -455,8 +455,8 @@ def test_gone_apt_names_get_their_successors() -> None:
     config = complete("build: {python_version: '3.11', system_packages: [libgl1-mesa-glx, libgl1, ffmpeg, libssl1.1]}")
     assert config.system_packages == ("libgl1", "ffmpeg", "libssl1.1")
     assert config.warnings == (
-        "system package libgl1-mesa-glx is gone from newer distributions; libgl1 is installed in its place",
-        "system package libssl1.1 is gone from newer distributions; where it is, libssl3 is installed in its place",
+        "system package libgl1-mesa-glx is gone from newer distributions; libgl1 takes its place",
+        "system package libssl1.1 is gone from newer distributions; where it is, libssl3 takes its place",
     )
 
 
