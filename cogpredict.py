@@ -2070,15 +2070,32 @@ def complete_torch(config: Config, requirements: list[Requirement]) -> tuple[Tor
     named = torch_candidates(built, asked, python) or torch_candidates(rows, asked, python)
     if torch.version and not named:
         return None, assume_cuda(config, torch.version, rows)
+    if torch.version and not is_pin(torch):
+        found = complete_open_torch(config, torch, rows, built)
+        if found:
+            return found
     row = choose_build(named, config, asked)
-    limit = None
-    if row and torch.version and not (is_pin(torch) or torch.options):
-        allowed = [build for build in built if python_fits(python, build.pythons) and
-                   satisfies(build.torch, torch.specifier)]
-        limit = choose_build([row, *allowed], config._replace(cuda=config.cuda or row.cuda), asked)
-    warnings = explain_torch(config, torch, limit or row, named) if torch.name else []
-    return limit or row, config.warned(*warnings, torch=row.torch if row and torch.name else torch.version,
-                                       torch_limit=limit.torch if limit else "")
+    warnings = explain_torch(config, torch, row, named) if torch.name else []
+    return row, config.warned(*warnings, torch=row.torch if row and torch.name else torch.version)
+
+
+def complete_open_torch(config: Config, torch: Requirement, rows: list[TorchRow],
+                        built: list[TorchRow]) -> tuple[TorchRow, Config] | None:
+    """The newest build that a torch with a range may come to, and the config: its CUDA is that of the first version
+    that is named, where the range has a build for it. None: nothing in the table is in the range."""
+    version = torch.version if "." in torch.version else f"{torch.version}.0"
+    allowed = [row for row in built if python_fits(config.python_version, row.pythons)
+               and satisfies(row.torch, torch.specifier)]
+    first = choose_build([row for row in rows if versions_match(row.torch, version)], config, torch)
+    newest = choose_build(allowed, config._replace(cuda=first.cuda), torch) if first and not config.cuda else None
+    cuda = first.cuda if first and newest else ""
+    newest = newest or choose_build(allowed, config, torch)
+    if not newest:
+        return None
+    oldest = first if first in allowed else newest
+    return newest, config.warned(*explain_torch(config, torch, newest, []), torch=oldest.torch,
+                                 torch_limit="" if torch.options else newest.torch,
+                                 cuda=config.cuda or cuda or newest.cuda)
 
 
 def torch_of_torchaudio(version: str) -> str:

@@ -351,6 +351,17 @@ def test_an_open_torch_goes_as_far_as_its_cuda(lines: tuple[str, ...], more: str
     assert [text.endswith(f" it is {newest} at most") for text in config.warnings] == [True] * bool(held)
 
 
+@pytest.mark.parametrize(("lines", "python", "cuda", "limit"), [
+    (("torch>=2",), "3.11", "11.8", "2.7.1"), (("torch>=2.0.0,<3.0",), "3.12", "11.8", "2.7.1"),
+    (("torch>=2.1.1", "torchvision>=0.15.2", "torchaudio>=2.1.2"), "3.11", "12.1", "2.5.1"),
+    (("torch>=1.13",), "3.13", "13.0", "2.11.0"), (("torch>=1.6",), "3.12", "13.0", "2.11.0"),
+    (("torch>=2.1", "torchvision==0.18.0"), "3.11", "12.1", "2.3.0"), (("torch<=2.4.0",), "3.10", "12.4", "2.4.0"),
+])
+def test_the_first_version_of_an_open_torch_tells_the_cuda(lines, python, cuda, limit) -> None:
+    config = gpu(*lines, python=python)
+    assert (config.cuda, config.torch_limit) == (cuda, limit)
+
+
 def test_unpinned_torch_is_the_newest_with_a_warning() -> None:
     config = gpu("torch", python="3.12")
     assert (config.torch, config.cuda, config.cudnn) == ("2.11.0", "13.0", "9")
