@@ -5849,6 +5849,20 @@ def uv_index(word: str, environ: Mapping[str, str]) -> str:
     return found[2] + (f"{':'.join(user)}@" if any(user) else "") + found[3]
 
 
+def lies_inside(project: str, path: str) -> bool:
+    """Whether a path of a project leads to something inside it, by links too."""
+    root = os.path.realpath(project)
+    return os.path.realpath(os.path.join(root, path)).startswith(os.path.join(root, ""))
+
+
+def read_own(project: str, path: str) -> bytes:
+    """The contents of a project's file. Raises OSError: it is none, or a link out of the project."""
+    whole = os.path.join(project, path)
+    if os.path.lexists(whole) and not (lies_inside(project, path) and os.path.isfile(whole)):
+        raise OSError(errno.EINVAL, "it is no file inside the project")
+    return read_bytes(whole)
+
+
 # == 9. Context ===============================================================
 # In: a folder, its .dockerignore, files of our own making. Out: a tar stream in pieces, ready to be sent.
 # The rules are Docker's, its corners included: they are applied here, since no builder applies them to a tar.
@@ -10696,8 +10710,7 @@ def digest_environment(job: EnvironmentJob) -> str:
         runtime_requirements(config, settings), settings.ca_certificates]).encode())
     for path in config.artifacts:
         try:
-            with open(os.path.join(config.project, path), "rb") as file:
-                found.update(hashlib.sha256(file.read()).digest())
+            found.update(hashlib.sha256(read_own(config.project, path)).digest())
         except OSError as error:
             raise ConfigError(f"requirement ./{path} cannot be read: {error.strerror}",
                               hint="it takes a file inside the project") from error
@@ -15674,7 +15687,7 @@ def begin_build(engine: Engine, config: Config, settings: BuildSettings, options
 
 def plan_development(config: Config, settings: BuildSettings, options: Options) -> tuple[dict[str, bytes], str]:
     """The files that a build for development takes beside the project, and the name of its image."""
-    files = build_files(config, settings, lambda name: read_bytes(os.path.join(config.project, name)))
+    files = build_files(config, settings, lambda name: read_own(config.project, name))
     return files, development_image(config.project, build_digest(files, config.project, options.platform))
 
 
@@ -15750,8 +15763,8 @@ def check_inside(config: Config) -> None:
     """Nothing, where a container sees the files of a model. Raises ConfigError: one is a link out of the project."""
     for mode in ("predict", "train"):
         name = getattr(config, mode).partition(":")[0]
-        path = os.path.realpath(os.path.join(config.project, name))
-        if name and not path.startswith(os.path.join(os.path.realpath(config.project), "")):
+        if name and not lies_inside(config.project, name):
+            path = os.path.realpath(os.path.join(config.project, name))
             raise ConfigError(f"{name} is a link to {path}, outside the project, where no container sees it",
                               hint="put the file itself there; --engine none goes by such links")
 
@@ -16481,7 +16494,7 @@ def cmd_build(options: Options, world: World) -> int:
             _, model = open_project(engine, model, options._replace(no_cache=False), world)
         config, document = settle_model(model, world)
         schema = render_compact(document)
-        files = build_files(config, settings, lambda name: read_bytes(os.path.join(config.project, name)))
+        files = build_files(config, settings, lambda name: read_own(config.project, name))
         files[".cog/openapi_schema.json"] = schema.encode()
         labels = model_labels(engine, config, schema, base_image(config, settings), world.environ)
         build = Build(names[0], config, settings.weights, files, labels, [options.platform, *bases, *given], secrets)

@@ -177,6 +177,20 @@ def test_a_missing_artifact_is_named() -> None:
         cog.build_files(CONFIG._replace(requirements=("./b.whl",), artifacts=("b.whl",)), cog.BuildSettings(), read)
 
 
+def test_what_is_no_file_of_the_project_is_not_read(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    for path in (tmp_path / "key", project / "a"):
+        path.write_text("secret")
+    os.mkfifo(project / "pipe")
+    for name, target in (("out", "../key"), ("in", "a")):
+        (project / name).symlink_to(target)
+    assert cog.read_own(str(project), "in") == b"secret"
+    for name in ("out", "pipe"):
+        with pytest.raises(OSError, match="no file inside the project"):
+            cog.read_own(str(project), name)
+
+
 def test_two_artifacts_of_one_name_are_refused() -> None:
     with pytest.raises(cog.ConfigError, match="two files called a.whl"):
         cog.build_files(CONFIG._replace(artifacts=("x/a.whl", "y/a.whl")), cog.BuildSettings(), lambda name: b"")
