@@ -5682,18 +5682,18 @@ def requirement_files(config: Config, place: Callable[[str], str]) -> dict[str, 
     return {name: "".join(f"{line}\n" for line in found).encode() for name, found in texts.items() if found}
 
 
-def build_files(config: Config, settings: BuildSettings, read: Callable[[str], bytes]) -> dict[str, bytes]:
-    """The Dockerfile and the files that it copies, by their path in the context. `read` gives a file of the project.
+def build_files(config: Config, settings: BuildSettings, find: Callable[[str], Contents]) -> dict[str, Contents]:
+    """The Dockerfile and the files that it copies, by their path in the context. `find` gives a file of the project.
     Raises ConfigError: an artifact is missing, or two have the same name."""
 
-    def take(path: str, what: str) -> bytes:
+    def take(path: str, what: str) -> Contents:
         try:
-            return read(path)
+            return find(path)
         except OSError as error:
             raise ConfigError(f"{what} cannot be read: {error.strerror}",
                               hint="it takes a file inside the project") from error
 
-    files = {"Dockerfile": render_dockerfile(config, settings).encode()}
+    files: dict[str, Contents] = {"Dockerfile": render_dockerfile(config, settings).encode()}
     if settings.dockerfile:
         return {f"{BUILD_FOLDER}/Dockerfile": files["Dockerfile"]}
     if config.requirements:
@@ -5855,12 +5855,28 @@ def lies_inside(project: str, path: str) -> bool:
     return os.path.realpath(os.path.join(root, path)).startswith(os.path.join(root, ""))
 
 
-def read_own(project: str, path: str) -> bytes:
-    """The contents of a project's file. Raises OSError: it is none, or a link out of the project."""
+class OwnFile(NamedTuple):
+    """A file that may be too large to be held, in the place of its contents."""
+
+    path: str
+
+    def pieces(self) -> Iterator[bytes]:
+        """Its contents. Raises OSError."""
+        with open(self.path, "rb") as file:
+            while data := file.read(1 << 18):
+                yield data
+
+
+Contents = Union[bytes, OwnFile]
+
+
+def find_own(project: str, path: str) -> OwnFile:
+    """A file of a project. Raises OSError: it is none, or a link out of the project."""
     whole = os.path.join(project, path)
-    if os.path.lexists(whole) and not (lies_inside(project, path) and os.path.isfile(whole)):
+    if not (os.path.isfile(whole) and lies_inside(project, path)):
+        os.stat(whole)  # which says so where nothing is there
         raise OSError(errno.EINVAL, "it is no file inside the project")
-    return read_bytes(whole)
+    return OwnFile(whole)
 
 
 # == 9. Context ===============================================================
@@ -6132,7 +6148,7 @@ def unreadable(path: str, error: OSError) -> UsageError:
                       hint="make it readable, or name it in .dockerignore")
 
 
-def read_context(folder: str, rules: IgnoreRules, *, extra_files: Mapping[str, bytes] | None = None,
+def read_context(folder: str, rules: IgnoreRules, *, extra_files: Mapping[str, Contents] | None = None,
                  omit: Collection[str] = (".cog",), weights: Collection[str] = (), prefix: str = "",
                  warn: Callable[[str], None] = lambda text: None,
                  note: Callable[[bytes], object] | None = None) -> Iterator[bytes]:
@@ -6146,9 +6162,11 @@ def read_context(folder: str, rules: IgnoreRules, *, extra_files: Mapping[str, b
     """
     prefix, own = PROJECT_FOLDER if weights else prefix, dict(extra_files or {})
     extra = {name if name.startswith(BUILD_FOLDER) else prefix + name: data for name, data in own.items()}
-    parts, size = [render_extra_files(extra)] if extra else [], 0
-    if note:
-        note(b"".join(parts))
+    for piece in render_extra_files(extra):
+        if note:
+            note(piece)
+        yield piece
+    parts, size = [], 0
     for member in walk_context(folder, rules, {*omit, *own}):
         if prefix:
             member = member._replace(folder=WEIGHTS_FOLDER if member.path in weights else prefix)
@@ -6206,11 +6224,22 @@ def copy_project(folder: str, *, extra_files: Mapping[str, bytes] | None = None,
     return read_context(folder, IgnoreRules(), extra_files=extra_files, omit=(".cog", ".git"), prefix="src/", warn=warn)
 
 
-def render_extra_files(files: Mapping[str, bytes]) -> bytes:
-    """Files of our own making and the folders that they are in, as part of a tar."""
+def render_extra_files(files: Mapping[str, Contents]) -> Iterator[bytes]:
+    """Files of our own making and the folders that they are in, as part of a tar. Raises UsageError: one is gone."""
     folders = {name[:at] for name in files for at, char in enumerate(name) if char == "/"}
-    parts = [tar_header(os.fsencode(name) + b"/", 0o755, 0, GENERATED_TIME, b"5") for name in sorted(folders)]
-    return b"".join(parts + [tar_file(name, files[name]) for name in sorted(files)])
+    small = [tar_header(os.fsencode(name) + b"/", 0o755, 0, GENERATED_TIME, b"5") for name in sorted(folders)]
+    small += [tar_file(name, data) for name, data in sorted(files.items()) if isinstance(data, bytes)]
+    if small:
+        yield b"".join(small)
+    for name, data in sorted(files.items()):
+        if isinstance(data, OwnFile):
+            try:
+                descriptor = os.open(data.path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise unreadable(name, error) from error
+            size = os.fstat(descriptor).st_size
+            header = tar_header(os.fsencode(name), 0o644, size, GENERATED_TIME)
+            yield from read_large_file(name, descriptor, header, size, lambda text: None)
 
 
 def read_member(member: Member, warn: Callable[[str], None]) -> Iterable[bytes]:
@@ -6874,14 +6903,19 @@ def add_labels(labels: Mapping[str, str], query: Mapping[str, str], dockerfile: 
     return {**query, "buildargs": render_compact(arguments)}, dockerfile
 
 
-def build_digest(files: Mapping[str, bytes], *words: str) -> str:
+def build_digest(files: Mapping[str, Contents], *words: str) -> str:
     """The hash of all that decides an image: the files of its context, and words such as the platform."""
     import hashlib
 
     found = hashlib.sha256()
     for part in (*words, *(part for name in sorted(files) for part in (name, files[name]))):
-        data = part if isinstance(part, bytes) else part.encode()
-        found.update(b"%d:%b" % (len(data), data))
+        if isinstance(part, OwnFile):
+            found.update(b"%d:" % os.path.getsize(part.path))
+            for piece in part.pieces():
+                found.update(piece)
+        else:
+            data = part if isinstance(part, bytes) else part.encode()
+            found.update(b"%d:%b" % (len(data), data))
     return found.hexdigest()
 
 
@@ -10338,14 +10372,17 @@ def podman_secrets(context: Iterable[bytes], secrets: Mapping[str, bytes]) -> tu
     return itertools.chain(files, context), {"secrets": json.dumps(given)}
 
 
-def build_from_files(engine: Engine, files: Mapping[str, bytes], query: Mapping[str, str], labels: Mapping[str, str],
+def build_from_files(engine: Engine, files: Mapping[str, Contents], query: Mapping[str, str], labels: Mapping[str, str],
                      console: Console, *, secrets: Mapping[str, bytes] | None = None, quiet: bool = True) -> str:
     """The id of an image with labels that is built from nothing but files of our making. Raises BuildFailed."""
-    path = query["dockerfile"]
-    query, dockerfile = add_labels(labels, query, files[path], podman=engine.is_podman)
-    context = [render_extra_files({**files, path: dockerfile}) + TAR_END]
-    return build_again(lambda: build_image(engine, console, query=query, context=context, secrets=secrets, quiet=quiet),
-                       console)
+    import itertools
+
+    text = files[query["dockerfile"]]
+    assert isinstance(text, bytes)
+    query, text = add_labels(labels, query, text, podman=engine.is_podman)
+    files = {**files, query["dockerfile"]: text}
+    return build_again(lambda: build_image(engine, console, query=query, secrets=secrets, quiet=quiet,
+                                           context=itertools.chain(render_extra_files(files), [TAR_END])), console)
 
 
 def image_tags(image: JSON) -> list[str]:
@@ -10710,7 +10747,7 @@ def digest_environment(job: EnvironmentJob) -> str:
         runtime_requirements(config, settings), settings.ca_certificates]).encode())
     for path in config.artifacts:
         try:
-            found.update(hashlib.sha256(read_own(config.project, path)).digest())
+            found.update(build_digest({path: find_own(config.project, path)}).encode())
         except OSError as error:
             raise ConfigError(f"requirement ./{path} cannot be read: {error.strerror}",
                               hint="it takes a file inside the project") from error
@@ -15685,9 +15722,9 @@ def begin_build(engine: Engine, config: Config, settings: BuildSettings, options
         return plain, [pull_base(engine, base, options, world) for base in list_base_images(config, plain)]
 
 
-def plan_development(config: Config, settings: BuildSettings, options: Options) -> tuple[dict[str, bytes], str]:
+def plan_development(config: Config, settings: BuildSettings, options: Options) -> tuple[dict[str, Contents], str]:
     """The files that a build for development takes beside the project, and the name of its image."""
-    files = build_files(config, settings, lambda name: read_own(config.project, name))
+    files = build_files(config, settings, lambda name: find_own(config.project, name))
     return files, development_image(config.project, build_digest(files, config.project, options.platform))
 
 
@@ -16410,7 +16447,7 @@ class Build(NamedTuple):
     name: str
     config: Config
     weights: Collection[str]  # files that get a layer of their own
-    files: Mapping[str, bytes]  # of our making
+    files: Mapping[str, Contents]  # of our making
     labels: dict[str, str]  # all that are known before
     words: Sequence[str]  # what decides the image beside its context and its labels
     secrets: Mapping[str, bytes] | None
@@ -16494,7 +16531,7 @@ def cmd_build(options: Options, world: World) -> int:
             _, model = open_project(engine, model, options._replace(no_cache=False), world)
         config, document = settle_model(model, world)
         schema = render_compact(document)
-        files = build_files(config, settings, lambda name: read_own(config.project, name))
+        files = build_files(config, settings, lambda name: find_own(config.project, name))
         files[".cog/openapi_schema.json"] = schema.encode()
         labels = model_labels(engine, config, schema, base_image(config, settings), world.environ)
         build = Build(names[0], config, settings.weights, files, labels, [options.platform, *bases, *given], secrets)

@@ -86,7 +86,7 @@ def development_context(folder: str, archive: str) -> bytes:
     config = cogpredict.read_config(os.path.join(folder, "cog.yaml"))
     settings = cogpredict.read_build_settings(config, os.environ, folder)._replace(for_development=True)
     files = cogpredict.build_files(config, settings, lambda name: Path(folder, name).read_bytes())
-    return cogpredict.render_extra_files(files) + cogpredict.TAR_END
+    return b"".join(cogpredict.render_extra_files(files)) + cogpredict.TAR_END
 
 
 def remove_image(image: str) -> None:

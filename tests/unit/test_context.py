@@ -165,6 +165,16 @@ def test_cog_folder_never_travels_and_git_only_in_a_context(tmp_path: Path) -> N
                      "src/sub/.git", "src/sub/.git/x"]
 
 
+def test_a_large_file_of_ours_goes_by_pieces(tmp_path: Path) -> None:
+    (tmp_path / "own.whl").write_bytes(data := os.urandom(3 * TAR_PIECE + 1))
+    own = cogpredict.OwnFile(str(tmp_path / "own.whl"))
+    pieces = list(cogpredict.render_extra_files({"a/own.whl": own, "b": b"x"}))
+    assert max(map(len, pieces)) <= TAR_PIECE
+    tar = open_tar(b"".join([*pieces, TAR_END]))
+    assert [tar.extractfile(name).read() for name in ("a/own.whl", "b")] == [data, b"x"]  # type: ignore[union-attr]
+    assert cogpredict.build_digest({"a": own}) == cogpredict.build_digest({"a": data})
+
+
 def test_what_is_no_file_is_left_out_with_a_warning(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     listener = socket.socket(socket.AF_UNIX)
