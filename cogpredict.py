@@ -6480,7 +6480,8 @@ def plan_project(config: Config, document: JSON | None, *, is_local: bool) -> Pr
     files = {config.file_name: own, **({".cog/openapi_schema.json": schema} if schema else {}),
              **({"cog.yaml": own} if renamed else {})}
     copied = renamed or not is_local or not os.access(config.project, os.W_OK)
-    return Project(config.project, runtime_environment(config), schema, files, copied)
+    variables = {"PYTHONDONTWRITEBYTECODE": "1", **runtime_environment(config)}  # no files of root's in the project
+    return Project(config.project, variables, schema, files, copied)
 
 
 class Plan(NamedTuple):
