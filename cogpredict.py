@@ -2419,7 +2419,7 @@ def bind_names(body: Sequence[Node], scope: Scope) -> None:
     for node in body:
         kind = node_kind(node)
         if kind in DEFINITIONS:
-            scope.names[node.name] = node
+            bind_definition(node, scope)
         elif kind in ("Import", "ImportFrom"):
             bind_imports(node, scope)
         elif kind in ("Assign", "AnnAssign", "TypeAlias"):
@@ -2430,7 +2430,7 @@ def bind_names(body: Sequence[Node], scope: Scope) -> None:
             bind_change(node, scope)
         elif kind == "If":
             bind_if(node, scope)
-        elif kind in ("For", "While"):
+        elif kind in ("For", "While", "Match"):
             bind_loop(node, scope)
         elif kind == "Delete":
             for target in node.targets:
@@ -2442,6 +2442,19 @@ def bind_names(body: Sequence[Node], scope: Scope) -> None:
             blocks = [handler.body for handler in getattr(node, "handlers", ())]
             for block in (*blocks, *(getattr(node, part, ()) for part in ("body", "orelse", "finalbody"))):
                 bind_names(block, scope)
+
+
+def bind_definition(node: Node, scope: Scope) -> None:
+    """Enter a class or a function. The names in its bases, decorators and defaults, and in its methods' defaults, mean
+    what they mean here: `class A(A)` descends from the A before it."""
+    import ast
+
+    head: list[Node] = [*node.decorator_list, *getattr(node, "bases", ())]
+    own = {getattr(part, "id", "") for part in ast.walk(node) if isinstance(getattr(part, "ctx", None), ast.Store)}
+    for function in (part for part in (node, *node.body) if node_kind(part) in FUNCTION_KINDS):
+        defaults = [default for _, default in arguments_of(function.args) if default is not None]
+        head += [d for d in defaults if not own & {getattr(part, "id", "") for part in ast.walk(d)} - {""}]
+    rebind(scope, node.name, node, ast.Tuple(head, ast.Load()), is_assigned=True)
 
 
 def bind_imports(node: Node, scope: Scope) -> None:
@@ -2650,22 +2663,27 @@ class Sources:
     def body(self, found: Found) -> Scope:
         """The names that a class body binds."""
         if id(found.node) not in self.bodies:
-            self.bodies[id(found.node)] = Scope(found.scope.path, {}, [], {}, found.scope, found)
+            import ast
+
+            anything: dict[str, object] = {
+                part.name: ast.Name("object", ast.Load()) for part in getattr(found.node, "type_params", ())}
+            self.bodies[id(found.node)] = Scope(found.scope.path, anything, [], {}, found.scope, found)
             bind_names(found.node.body, self.bodies[id(found.node)])
         return self.bodies[id(found.node)]
 
     def lineage(self, found: Found) -> list[Found]:
-        """A class and what it descends from, depth first, each once; bases that cannot be found are external."""
+        """A class and what it descends from, depth first, each where it comes last, as Python looks in a diamond;
+        bases that cannot be found are external."""
         classes: dict[object, Found] = {}
-        pending = [found]
-        while pending and len(classes) < 200:
-            current = pending.pop(0)
+        pending, turns = [found], 0
+        while pending and turns < 200:
+            current, turns = pending.pop(0), turns + 1
             key = id(current.node) if current.kind == "class" else current.dotted
-            if key not in classes:
-                classes[key], scope = current, current.scope
-                bases = current.node.bases if current.kind == "class" else ()
-                nodes = [base.value if node_kind(base) == "Subscript" else base for base in bases]
-                pending[:0] = [self.find(scope, n) or Found("external", scope, n, expression(n)) for n in nodes]
+            classes.pop(key, None)
+            classes[key], scope = current, current.scope
+            bases = current.node.bases if current.kind == "class" else ()
+            nodes = [base.value if node_kind(base) == "Subscript" else base for base in bases]
+            pending[:0] = [self.find(scope, n) or Found("external", scope, n, expression(n)) for n in nodes]
         return list(classes.values())
 
     def find(self, scope: Scope, node: Node, depth: int = 0) -> Found | None:
@@ -2744,7 +2762,7 @@ class Sources:
         if alias and alias.kind != "value":
             return alias
         kinds = {"ClassDef": "class", **dict.fromkeys(FUNCTION_KINDS, "function")}
-        return Found(kinds.get(kind, "value"), scope, bound, name)
+        return Found(kinds.get(kind, "value"), scope, bound, name.rpartition("\0")[2])
 
     def imported(self, scope: Scope, entry: Imported, depth: int) -> Found | None:
         found = self.module(entry.module, entry.level, scope.path)
@@ -3364,7 +3382,7 @@ KINDS: dict[str, str] = {
     **dict.fromkeys(("IO", "BinaryIO", "TextIO", "BytesIO", "IOBase", "BufferedReader"), "IO"),
     "NoneType": "none",
 }
-QUALIFIERS = frozenset(("Required", "NotRequired", "ReadOnly", "ClassVar", "Final"))
+QUALIFIERS = frozenset(("Required", "NotRequired", "ReadOnly", "ClassVar", "InitVar", "Final"))
 TYPE_DEPTH = 30
 
 
@@ -4013,7 +4031,8 @@ def iterator_schema(reader: SchemaReader, info: TypeInfo, seen: tuple[object, ..
 
 
 def union_output(reader: SchemaReader, info: TypeInfo, seen: tuple[object, ...]) -> JSON:
-    inner, nullable = split_optional(info)
+    flat = tuple(part for member in info.args for part in (member.args if member.kind == "union" else (member,)))
+    inner, nullable = split_optional(info._replace(args=flat))
     members = inner.args if inner.kind in ("union", "either") else (inner,)
     if nullable and not seen:
         names = ", ".join(member.text for member in members)
@@ -4056,7 +4075,7 @@ def model_fields(reader: SchemaReader, found: Found) -> Iterator[tuple[str, Type
     for node in found.node.body:
         if node_kind(node) == "AnnAssign" and node_kind(node.target) == "Name" and node.target.id[0] != "_":
             info = reader.types.read(scope, node.annotation)
-            if info.kind != "ClassVar":
+            if info.kind not in ("ClassVar", "InitVar"):
                 yield node.target.id, info, field_has_default(node.value), is_total
 
 
@@ -4122,7 +4141,7 @@ def find_target(reader: SchemaReader, reference: str, mode: str) -> Target:
             return Target(function.node, function.scope, False)
     if found:
         return ask_target(reader, scope, f"{path}:1: {name}", name, mode)
-    defined = [key for key, node in scope.names.items() if node_kind(node).endswith("Def") and key[0] != "_"]
+    defined = [key for key, node in scope.names.items() if node_kind(node).endswith("Def") and key[0] not in "_\0"]
     what = f"{place}predictor {name} not found in {path}" if name else f"{path}:1: no class with a {mode}() method"
     likely = sorted(defined, key=lambda key: node_kind(scope.names[key]) != "ClassDef")
     hint = f"name the one that is meant, as in \"{path}:{likely[0]}\"" if name and defined else ""
@@ -4142,7 +4161,7 @@ def python_files(reader: SchemaReader, path: str) -> str:
 def single_class(reader: SchemaReader, scope: Scope, mode: str) -> Found | None:
     """The one class of a file that has the method. Raises SchemaError: there are several."""
     classes = [reader.sources.follow(scope, name, 0) for name, node in scope.names.items()
-               if node_kind(node) == "ClassDef"]
+               if node_kind(node) == "ClassDef" and name[0] != "\0"]
     fitting = [c for c in classes if c and any(reader.sources.attribute(c, method) for method in MODEL_METHODS[mode])]
     if len(fitting) > 1:
         names = ", ".join(found.dotted for found in fitting)
@@ -4289,15 +4308,17 @@ class Signature(NamedTuple):
 
 def parameters(target: Target) -> list[tuple[Any, Any]]:
     """The arguments of a signature, each with its default or None; `self` is left out.
-    Raises SchemaError: `*args` or `**kwargs`."""
+    Raises SchemaError: `*args` or `**kwargs`, or a parameter before a `/`: inputs are given by their names."""
     spec = target.node.args
     where = f"{target.scope.path}:{target.node.lineno}"
-    for extra, stars in ((spec.vararg, "*"), (spec.kwarg, "**")):
-        if extra:
-            what = f"parameter '{stars}{extra.arg}' on {target.node.name} has no type annotation"
-            raise SchemaError(f"{where}: {what}", hint="name each input as a parameter of its own")
     is_static = any(expression(decorator) == "staticmethod" for decorator in target.node.decorator_list)
-    return arguments_of(spec)[1 if target.is_method and not is_static else 0 :]
+    first = 1 if target.is_method and not is_static else 0
+    for extra, mark in ((spec.vararg, "*"), (spec.kwarg, "**"), *((part, "") for part in spec.posonlyargs[first:])):
+        if extra:
+            what = f"parameter '{mark}{extra.arg}' on {target.node.name} cannot be given by its name, as an input is"
+            hint = "name each input as a parameter of its own" if mark else "take the `/` out of the parameters"
+            raise SchemaError(f"{where}: {what}", hint=hint)
+    return arguments_of(spec)[first:]
 
 
 def input_name(target: Target, name: str) -> str:
