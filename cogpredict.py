@@ -15866,12 +15866,17 @@ def model_here(model: Model, options: Options, world: World) -> tuple[Config, JS
 def note_process(options: Options, config: Config, world: World) -> Config:
     """The config as it is installed on this machine, with a word on what running it here means.
 
-    Raises UsageError: a flag needs a container.
+    With --no-cache its environment is forgotten. Raises EngineUnreachable: there is no GPU; UsageError: a flag needs a
+    container.
     """
     for flag, value in (("--volume", options.volume), ("--network", options.network), ("--user", options.user),
                         ("--platform", options.platform), ("--publish", options.publish)):
         if value:
             raise UsageError(f"{flag} needs a container engine", hint="leave it out, or name an engine with --engine")
+    if options.gpus and not options.cpu and not has_nvidia():
+        raise EngineUnreachable("--gpus: this machine has no NVIDIA device", hint="leave it out, or --cpu")
+    if options.no_cache and not options.dry_run:
+        remove_quietly(os.path.join(environment_folder(config, world.environ), "cog.json"))
     found = config if not config.gpu or has_nvidia() else without_cuda(config)
     lost = "" if found.requirements == config.requirements else "; no NVIDIA device is here: torch comes without CUDA"
     world.console.warn(process_notice(config) + lost)

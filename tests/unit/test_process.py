@@ -20,6 +20,7 @@ from cogpredict import (
     Config,
     ConfigError,
     Console,
+    EngineUnreachable,
     Environment,
     EnvironmentJob,
     Interpreter,
@@ -516,6 +517,28 @@ def test_flags_that_need_a_container_are_refused_before_anything_is_made(tmp_pat
     with pytest.raises(UsageError, match=f"{flag} needs a container engine"):
         cogpredict.model_here(cogpredict.Model(Config(project=str(tmp_path)), {}, needs_python=True), options, world)
     assert not list(tmp_path.iterdir())
+
+
+def test_gpus_that_were_asked_for_have_to_be_there(tmp_path, monkeypatch):
+    world = cogpredict.World(cogpredict.Console({}), {}, str(tmp_path), str(tmp_path), io.BytesIO(), cogpredict.Loop())
+    monkeypatch.setattr(cogpredict, "has_nvidia", lambda: False)
+    config = Config(project=str(tmp_path), predict="p.py:P")
+    with pytest.raises(EngineUnreachable, match="--gpus: this machine has no NVIDIA device"):
+        cogpredict.note_process(Options(gpus="all"), config, world)
+    monkeypatch.setattr(cogpredict, "has_nvidia", lambda: True)
+    cogpredict.note_process(Options(gpus="all"), config, world)
+
+
+def test_an_environment_is_forgotten_where_nothing_of_before_is_to_be_used(tmp_path):
+    world = cogpredict.World(cogpredict.Console({}), {}, str(tmp_path), str(tmp_path), io.BytesIO(), cogpredict.Loop())
+    config = Config(project=str(tmp_path), file_name="cog.yaml", predict="p.py:P")
+    mark = tmp_path / ".cog/venv/cog.json"
+    mark.parent.mkdir(parents=True)
+    mark.write_text("{}")
+    cogpredict.note_process(Options(no_cache=True, dry_run=True), config, world)
+    assert mark.exists()
+    cogpredict.note_process(Options(no_cache=True), config, world)
+    assert not mark.exists()
 
 
 def test_gpus_are_hidden_as_asked(environment):
