@@ -16466,6 +16466,7 @@ def label_image(engine: Engine, base: str, name: str, labels: dict[str, str], op
 
 
 DIGEST_LABEL = "cog.pyz.build"  # the label whose value is the hash of all that decided an image
+OWNER_LABEL = "cog.pyz.owner"  # another one: the hash of the project's folder, which others need not know
 
 
 class Build(NamedTuple):
@@ -16522,13 +16523,14 @@ def build_labelled(engine: Engine, build: Build, options: Options, world: World)
         return digest.hexdigest()
 
     try:
-        labels = {**build.labels, DIGEST_LABEL: build_again(send, world.console)}
+        owner = build_digest({}, build.config.project)[:12]
+        labels = {**build.labels, OWNER_LABEL: owner, DIGEST_LABEL: build_again(send, world.console)}
         world.console.info("Adding labels to image...")
         before = engine.image_inspect(build.name) or {}
         image = label_image(engine, unlabelled, build.name, labels, options, world)
         if engine.is_podman:  # what the image was made from is to lose its name, but to stay as Podman's cache
             engine.image_tag(image, run, "unlabelled")
-        if DIGEST_LABEL in ((before.get("Config") or {}).get("Labels") or {}):
+        if ((before.get("Config") or {}).get("Labels") or {}).get(OWNER_LABEL) == owner:
             remove_nameless(engine, str(before["Id"]), world.console)
     except (Interrupted, StreamError):
         guardian.dismiss(clean=True)

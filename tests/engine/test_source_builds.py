@@ -190,7 +190,7 @@ def test_twenty_thousand_files(model, name):
     assert (code, out) == (0, "20000\n"), err
 
 
-def test_two_projects_of_one_name_leave_each_others_images_alone(model, tmp_path):
+def test_two_projects_of_one_name_leave_each_others_images_alone(model, tmp_path, name):
     run = model("echo")
     twin = tmp_path / "elsewhere" / "echo"
     shutil.copytree(run.project, twin)
@@ -203,6 +203,11 @@ def test_two_projects_of_one_name_leave_each_others_images_alone(model, tmp_path
     other = subprocess.run(command, cwd=twin, capture_output=True, text=True, timeout=300)
     assert other.stdout == "world-world\n" and "Building" not in other.stderr
     run.also(twin)
+    mine = [run("build", "-q", "-t", name)[1].strip() for _ in range(2)][1]
+    subprocess.run([*command[:-3], "build", "-t", name], cwd=twin, check=True, timeout=300)
+    engine = make_image.Engine()
+    assert engine.call("GET", f"/images/{mine}/json", {})["RepoTags"] == [], "it stays, though its name is the other's"
+    engine.remove_image(mine)
 
 
 def test_a_schema_of_the_users_own_stands_for_the_source(model, tmp_path):
