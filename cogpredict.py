@@ -1081,7 +1081,7 @@ class Config(NamedTuple):
     model: str = ""
     predict: str = ""
     train: str = ""
-    places: tuple[tuple[str, str], ...] = ()  # FILE:LINE of predict, train and concurrency; of "", the file
+    places: tuple[tuple[str, str], ...] = ()  # FILE:LINE of some keys, such as predict; of "", the file
     sdk_version: str = ""
     concurrency_max: int = 0
     tracing: Tracing | None = None
@@ -1895,8 +1895,8 @@ def parse_config(text: str, file_name: str, read: Callable[[str], str], project:
         predict=read_reference(reading, top.get(called), called),
         train=read_reference(reading, top.get("train"), "train"),
         places=(("", f"{file_name}:1"), *((key, reading.place(top[name])) for key, name in
-                                          (("predict", called), ("train", "train"), ("concurrency", "concurrency"))
-                                          if name in top)),
+                                          (("predict", called), ("train", "train"), ("concurrency", "concurrency"),
+                                           ("image", "image"), ("model", "model")) if name in top)),
         sdk_version=read_sdk_version(reading, build.get("sdk_version")),
         concurrency_max=read_concurrency(reading, top.get("concurrency"), python_version),
         tracing=read_tracing(reading, top.get("observability")),
@@ -16401,9 +16401,14 @@ def read_secret(text: str, project: str, environ: Mapping[str, str]) -> tuple[st
 def image_names(options: Options, config: Config) -> tuple[str, ...]:
     """The names that a build gives its image, the first from -t, cog.yaml or the folder. Raises UsageError: no name."""
     names = options.tag or (config.image or config.model or development_image(config.project, "").partition(":")[0],)
+    place = dict(config.places).get("image" if config.image else "model", "-t") if not options.tag else "-t"
     for name in names:
-        if parse_reference(name).digest:
-            raise UsageError(f"-t {name}: a name with a digest cannot be given", hint="-t NAME:TAG")
+        try:
+            digest = parse_reference(name).digest
+        except UsageError as error:
+            raise UsageError(f"{place}: {error}", hint=error.hint) from error
+        if digest:
+            raise UsageError(f"{place}: {name}: a name with a digest cannot be given", hint="give it as NAME:TAG")
     return names
 
 

@@ -64,6 +64,15 @@ def test_debug_prints_the_dockerfile_of_a_build(call, echo):
         call("debug", "--registry", "https://h.example", cwd=echo)
 
 
+def test_a_name_that_no_image_can_have_is_told_with_its_place(call, echo):
+    with (echo / "cog.yaml").open("a") as file:
+        file.write("image: Bad Name\n")
+    with pytest.raises(cogpredict.UsageError, match=r"^cog.yaml:\d: 'Bad Name' is not"):
+        call("build", cwd=echo)
+    with pytest.raises(cogpredict.UsageError, match="^-t: 'Bad' is not an image"):
+        call("build", "-t", "Bad", cwd=echo)
+
+
 def test_debug_reads_the_config_that_f_names_and_how_many_predictions_run_at_once(call, echo):
     (echo / "cog.yaml").rename(echo / "other.yaml")
     (echo / "predict.py").write_text(
