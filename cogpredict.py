@@ -13589,17 +13589,30 @@ def visible_gpus(options: Options) -> dict[str, str]:
 
 
 def share_coglet_scratch() -> None:
-    """Let every user of this machine have folders where runtimes from 0.17 on want theirs. Raises SetupFailed: those of
-    another user are in the way."""
+    """Let every user of this machine have folders where runtimes from 0.17 on want theirs; root takes them over.
+
+    Raises SetupFailed: those of another user, or a link, are in the way.
+    """
+    import contextlib
+
     for folder in (os.path.dirname(COGLET_SCRATCH), COGLET_SCRATCH):
         try:
-            os.makedirs(folder, exist_ok=True)
-            os.chmod(folder, 0o1777)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder)
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if os.fstat(handle).st_uid and not os.geteuid():
+                    os.fchown(handle, 0, -1)
+                if os.fstat(handle).st_uid == os.geteuid():
+                    os.fchmod(handle, 0o1777)
+            finally:
+                os.close(handle)
+            usable = os.access(folder, os.W_OK | os.X_OK)
         except OSError:
-            pass
-        if not os.access(folder, os.W_OK | os.X_OK):
+            usable = False
+        if not usable:
             raise SetupFailed(f"Cog's runtime keeps its files in {folder}, which cannot be written",
-                              hint=f"chmod 1777 {folder}, as the user whose it is or as root")
+                              hint=f"remove it, or chmod 1777 {folder}, as the user whose it is or as root")
 
 
 def plan_process(options: Options, config: Config, environment: Environment, run: Run, variables: Mapping[str, str],

@@ -468,6 +468,7 @@ def test_only_the_model_sees_the_lanes_token(environment):
 
 
 def test_a_model_has_folders_of_its_own_for_temporary_files(environment, monkeypatch, tmp_path):
+    (tmp_path / "coglet").mkdir()
     monkeypatch.setattr(cogpredict, "COGLET_SCRATCH", str(tmp_path / "coglet/predictions"))
     made = plan(environment)
     assert made.env["TMPDIR"] == made.scratch[0] and os.path.basename(made.scratch[0]) == "cog-1"
@@ -477,10 +478,12 @@ def test_a_model_has_folders_of_its_own_for_temporary_files(environment, monkeyp
     assert plan(environment, variables={"TMPDIR": "/x"}).env["TMPDIR"] == "/x"
     cogpredict.share_coglet_scratch()
     assert [stat.S_IMODE(folder.stat().st_mode) for folder in tmp_path.glob("coglet/**")] == [0o1777, 0o1777]
-    (tmp_path / "blocked").write_text("")
+    (tmp_path / "victim").mkdir(mode=0o700)
+    (tmp_path / "blocked").symlink_to("victim")
     monkeypatch.setattr(cogpredict, "COGLET_SCRATCH", str(tmp_path / "blocked/predictions"))
     with pytest.raises(SetupFailed, match="blocked, which cannot be written"):
         cogpredict.share_coglet_scratch()
+    assert stat.S_IMODE((tmp_path / "victim").stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("file, runtime, linked", [
