@@ -4563,6 +4563,9 @@ def ask_import(project: str) -> Ask:
                 raise Unreadable(f"{path} cannot be imported")
             modules[path] = sys.modules[name] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(modules[path])
+        for part in ast.walk(node):
+            if isinstance(part, ast.Name):
+                part.id = part.id.rpartition("\0")[2]  # without what rebind adds to names
         code = compile(ast.fix_missing_locations(ast.Expression(node)), path, "eval")
         try:
             value = eval(code, vars(modules[path]))

@@ -432,6 +432,8 @@ print("what the model prints")
 
 class Predictor(BasePredictor):
     def predict(self, lang: str = Input(choices=sorted(LANGUAGES), default="en"), n: int = len(LANGUAGES)) -> str: ...
+
+LANGUAGES = [*LANGUAGES]
 """
 
 
