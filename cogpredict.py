@@ -6798,7 +6798,7 @@ def plan_bare(options: Options, runnable: Runnable, run: Run, env: Mapping[str, 
             "ShmSize": options.shm_size,
             "Binds": [parse_volume(volume, cwd) for volume in options.volume],
             "Mounts": mounts,
-            "SecurityOpt": ["label=disable"] if mounts else [],
+            "SecurityOpt": ["label=disable"] if project else [],
             "DeviceRequests": parse_gpus("all" if by_label else options.gpus, cdi=podman),
         },
     }
@@ -6856,9 +6856,15 @@ def render_url(host: str, port: int) -> str:
     return f"{url} (here: {local})" if host in ("0.0.0.0", "::") else url
 
 
+def without_init(plan: Plan) -> Plan:
+    """The same plan with no init program of the engine's in the container."""
+    host = {key: value for key, value in plan.body["HostConfig"].items() if key != "Init"}
+    return plan._replace(body={**plan.body, "HostConfig": host})
+
+
 def copied_instead(plan: Plan) -> Plan:
     """The same plan with the project copied into the container, not mounted."""
-    host = {**plan.body["HostConfig"], "Mounts": [], "SecurityOpt": []}
+    host = {**plan.body["HostConfig"], "Mounts": []}
     project = plan.project._replace(copied=True) if plan.project else None
     return plan._replace(body={**plan.body, "HostConfig": host}, project=project)
 
@@ -9040,6 +9046,17 @@ def is_missing_init(error: EngineError) -> bool:
     said = error.message
     named = any(name in said for name in ("catatonit", "docker-init", "init binary", "container-init"))
     return named and any(words in said for words in ("not find", "not found", "no such file", "not exist"))
+
+
+def is_init_refused(data: bytes) -> bool:
+    """Whether the first that a container prints is that it may not run its init program.
+
+    >>> is_init_refused(b"\\2\\0\\0\\0\\0\\0\\0\\x2aexec /sbin/docker-init: permission denied\\n")
+    True
+    """
+    said = data[8:].removeprefix(b'{"msg":"').lower()
+    return said.startswith((b"exec /sbin/docker-init: permission denied",
+                            b"exec container process `/run/podman-init`: permission denied"))
 
 
 def is_platform_mismatch(error: EngineError) -> bool:
@@ -12838,6 +12855,10 @@ class LanePortTaken(ModelGone):
     """Somebody else listens on the port that was chosen for the lane."""
 
 
+class InitRefused(CogError):
+    """The engine's init program may not run in the container, as by some policies of SELinux."""
+
+
 class Host:
     """A running model, wherever it runs: its log, its link, and the waiting for it.
 
@@ -13137,6 +13158,8 @@ class ContainerHost(Host):
             self._console.debug(f"what runs left stays: {error}")
 
     def _on_log(self, data: bytes) -> None:
+        if self._has_init and not self._log_time and is_init_refused(data):
+            raise InitRefused("the engine's init program may not run in the container")
         for stream, shown in self._frames.feed(data):
             shown, self._cut[stream] = self._take_marks(self._cut.get(stream, b"") + shown)
             self.show_log(stream, shown)
@@ -15915,22 +15938,25 @@ def make_run(ports: Ports) -> Run:
 
 
 def run_planned(make: Callable[[], Plan], run: Callable[[Plan], int], console: Console) -> int:
-    """What `run` returns for a plan; or for another, where the engine does not see the project or a port is taken."""
+    """What `run` returns for a plan; or for another, where the engine does not see the project, may not run its init
+    in the container, or a port is taken."""
     plan = make()
     try:
         return run(plan)
+    except InitRefused as error:
+        why, change = f"{error}; it is started without an init", without_init
     except ProjectUnseen as error:
-        why = str(error)
+        why, change = f"{error}; it is copied into the container", copied_instead
     except EngineError as error:
         project = plan.project
         if project is None or project.copied or "bind source path does not exist" not in error.message:
             raise
-        why = error.message
+        why, change = f"{error.message}; it is copied into the container", copied_instead
     except LanePortTaken as error:
         console.debug(str(error))
         return run(make())
-    console.debug(f"{why}; it is copied into the container")
-    return run(copied_instead(make()))
+    console.debug(why)
+    return run_planned(lambda: change(make()), run, console)
 
 
 def warn_of_copy(plan: Plan, console: Console) -> None:

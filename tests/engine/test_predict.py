@@ -325,6 +325,8 @@ def test_a_carried_tar_is_loaded(cog, images, tmp_path):
     ('["sh", "-c", "echo bye; exit 3"]', 5, "setup failed: the container ended with exit code 3; last log line: bye"),
     ('["/no/such/program"]', None, "o such file or directory"),  # of the engine or of the container's init
     ('["sh", "-c", "exec python -m cog.server.http"]', 0, "Running prediction..."),
+    ('["sh", "-c", "grep -q init /proc/1/comm && echo exec /sbin/docker-init: permission denied && exit 1; '
+     'exec python -m cog.server.http"]', 0, "Running prediction..."),  # what SELinux may do, seen from here
 ])
 def test_an_image_with_a_command_of_its_own(cog, images, command_line, code, message):
     config = '{"build":{"python_version":"3.11"},"predict":"predict.py:Predictor"}'

@@ -4,9 +4,12 @@ import socket
 import pytest
 
 from cogpredict import (
+    Console,
+    InitRefused,
     Options,
     Ports,
     Project,
+    ProjectUnseen,
     Run,
     Runnable,
     UsageError,
@@ -19,6 +22,7 @@ from cogpredict import (
     parse_volume,
     plan_container,
     read_text_file,
+    run_planned,
     server_environment,
 )
 
@@ -190,3 +194,20 @@ def test_a_port_is_claimed_before_anything_else_is_done():
     assert claim_port("127.0.0.1", port) == port and claim_port("127.0.0.1", 0) > 0
     with pytest.raises(UsageError, match="cannot be opened at 192.0.2.1"):
         claim_port("192.0.2.1", 8393)
+
+
+def test_an_engine_that_neither_sees_the_project_nor_may_run_its_init_gets_a_plan_for_that():
+    project = Project("/home/me/echo", {}, b"", {"cog.yaml": b""}, False)
+    tried = []
+
+    def run(plan):
+        tried.append(plan)
+        if not plan.project.copied:
+            raise ProjectUnseen("the engine does not see it")
+        if plan.body["HostConfig"].get("Init"):
+            raise InitRefused("it may not run")
+        return 7
+
+    assert run_planned(lambda: make(project=project), run, Console({})) == 7
+    last = tried[2].body["HostConfig"]
+    assert len(tried) == 3 and not last["Mounts"] and "Init" not in last
