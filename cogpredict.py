@@ -15949,7 +15949,7 @@ def run_planned(make: Callable[[], Plan], run: Callable[[Plan], int], console: C
         why, change = f"{error}; it is copied into the container", copied_instead
     except EngineError as error:
         project = plan.project
-        if project is None or project.copied or "bind source path does not exist" not in error.message:
+        if project is None or project.copied or 'mount config for type "bind"' not in error.message:
             raise
         why, change = f"{error.message}; it is copied into the container", copied_instead
     except LanePortTaken as error:

@@ -5,6 +5,7 @@ import pytest
 
 from cogpredict import (
     Console,
+    EngineError,
     InitRefused,
     Options,
     Ports,
@@ -196,14 +197,19 @@ def test_a_port_is_claimed_before_anything_else_is_done():
         claim_port("192.0.2.1", 8393)
 
 
-def test_an_engine_that_neither_sees_the_project_nor_may_run_its_init_gets_a_plan_for_that():
+@pytest.mark.parametrize("unseen", [
+    ProjectUnseen("the engine does not see it"),
+    EngineError("create", 400, 'invalid mount config for type "bind": bind source path does not exist: /home/me/echo'),
+    EngineError("create", 400, 'invalid mount config for type "bind": stat /home/me/echo: permission denied'),
+])
+def test_an_engine_that_neither_sees_the_project_nor_may_run_its_init_gets_a_plan_for_that(unseen):
     project = Project("/home/me/echo", {}, b"", {"cog.yaml": b""}, False)
     tried = []
 
     def run(plan):
         tried.append(plan)
         if not plan.project.copied:
-            raise ProjectUnseen("the engine does not see it")
+            raise unseen
         if plan.body["HostConfig"].get("Init"):
             raise InitRefused("it may not run")
         return 7
