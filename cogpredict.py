@@ -2450,10 +2450,12 @@ def bind_definition(node: Node, scope: Scope) -> None:
     import ast
 
     head: list[Node] = [*node.decorator_list, *getattr(node, "bases", ())]
-    own = {getattr(part, "id", "") for part in ast.walk(node) if isinstance(getattr(part, "ctx", None), ast.Store)}
-    for function in (part for part in (node, *node.body) if node_kind(part) in FUNCTION_KINDS):
+    members = node.body if node_kind(node) == "ClassDef" else ()
+    parts = [part for member in members if node_kind(member) not in DEFINITIONS for part in ast.walk(member)]
+    own = {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+    for function in (part for part in (node, *members) if node_kind(part) in FUNCTION_KINDS):
         defaults = [default for _, default in arguments_of(function.args) if default is not None]
-        head += [d for d in defaults if not own & {getattr(part, "id", "") for part in ast.walk(d)} - {""}]
+        head += [d for d in defaults if own.isdisjoint(getattr(part, "id", "") for part in ast.walk(d))]
     rebind(scope, node.name, node, ast.Tuple(head, ast.Load()), is_assigned=True)
 
 
