@@ -69,9 +69,10 @@ sys.exit(cogpredict.main())
 
 # Runs under each Python of the set: (source, target, name in tracebacks) lines in, .pyc files out. The hash in the
 # header is never checked, so that no time stamp gets into the archive. Docstrings and annotations stay in the source
-# alone, and so do the columns for a traceback's carets (no_debug_ranges): a third of the archive. So do the classes in
-# functions' names and the line numbers: a traceback names a function and where it begins. For PyYAML it names the
-# function. A NamedTuple takes as long for each annotation that is a text as for all the rest of a field.
+# alone, and so do the columns for a traceback's carets (no_debug_ranges): a third of the archive. So do the classes
+# in functions' names, the names of variables and the line numbers: a traceback names a function and where it begins.
+# For PyYAML it names the function. A NamedTuple takes as long for each annotation that is a text as for all the rest
+# of a field.
 COMPILE = """
 import ast, marshal, sys, types
 from importlib.util import MAGIC_NUMBER, source_hash
@@ -94,6 +95,9 @@ def slim(code, own):
                                  for each in code.co_consts)}
     if hasattr(code, "co_qualname"):
         change["co_qualname"] = code.co_name
+    count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & 4) + bool(code.co_flags & 8)
+    if not set(code.co_varnames[count:]) & set(code.co_cellvars):
+        change["co_varnames"] = code.co_varnames[:count] + tuple(map(str, range(len(code.co_varnames) - count)))
     units = len(code.co_code) // 2
     if not hasattr(code, "co_linetable"):
         change["co_lnotab"] = b""
