@@ -2087,9 +2087,11 @@ def complete_open_torch(config: Config, torch: Requirement, rows: list[TorchRow]
     allowed = [row for row in built if python_fits(config.python_version, row.pythons)
                and satisfies(row.torch, torch.specifier)]
     first = choose_build([row for row in rows if versions_match(row.torch, version)], config, torch)
-    newest = choose_build(allowed, config._replace(cuda=first.cuda), torch) if first and not config.cuda else None
-    cuda = first.cuda if first and newest else ""
-    newest = newest or choose_build(allowed, config, torch)
+    cuda = config.cuda or (first.cuda if first else "")
+    reach = cuda and max(cuda, DEFAULT_CUDA, key=version_numbers)  # builds for an older one know no GPU of today
+    newest = choose_build(allowed, config._replace(cuda=reach), torch)
+    if not newest:
+        cuda, newest = config.cuda, choose_build(allowed, config, torch)
     if not newest:
         return None
     oldest = first if first in allowed else newest

@@ -121,7 +121,7 @@ def test_cogs_base_image_is_built_on_where_it_is_here(model):
     run, base = model("echo"), f"cog-test-{os.urandom(4).hex()}.example/cog-base"
     words = ("predict", "--registry", base.partition("/")[0], "--progress", "plain")
     code, _, err = run(*words)
-    assert code == 0 and "FROM docker.io/library/python:3.11-slim" in err, err
+    assert code == 0 and "python:3.11-slim" in err, err
     engine = make_image.Engine()
     engine.call("POST", "/images/python:3.11-slim/tag", {"repo": base, "tag": "python3.11"})
     try:
@@ -130,7 +130,7 @@ def test_cogs_base_image_is_built_on_where_it_is_here(model):
         code, _, err = run(*words)
         assert code == 0 and BUILDING not in err, err
         code, _, err = run(*words, "--use-cog-base-image=false")
-        assert code == 0 and "FROM docker.io/library/python:3.11-slim" in err, err
+        assert code == 0 and "python:3.11-slim" in err, err
     finally:
         engine.remove_image(f"{base}:python3.11")
 

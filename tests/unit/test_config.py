@@ -354,7 +354,8 @@ def test_an_open_torch_goes_as_far_as_its_cuda(lines: tuple[str, ...], more: str
 @pytest.mark.parametrize(("lines", "python", "cuda", "limit"), [
     (("torch>=2",), "3.11", "11.8", "2.7.1"), (("torch>=2.0.0,<3.0",), "3.12", "11.8", "2.7.1"),
     (("torch>=2.1.1", "torchvision>=0.15.2", "torchaudio>=2.1.2"), "3.11", "12.1", "2.5.1"),
-    (("torch>=1.13",), "3.13", "13.0", "2.11.0"), (("torch>=1.6",), "3.12", "13.0", "2.11.0"),
+    (("torch>=1.13",), "3.13", "11.7", "2.7.1"), (("torch>=1.8.1,<1.12",), "3.9", "11.1", "1.11.0"),
+    (("torch>=1.6",), "3.12", "13.0", "2.11.0"),
     (("torch>=2.1", "torchvision==0.18.0"), "3.11", "12.1", "2.3.0"), (("torch<=2.4.0",), "3.10", "12.4", "2.4.0"),
 ])
 def test_the_first_version_of_an_open_torch_tells_the_cuda(lines, python, cuda, limit) -> None:
