@@ -5899,12 +5899,13 @@ Contents = Union[bytes, OwnFile]
 
 
 def find_own(project: str, path: str) -> OwnFile:
-    """A file of a project. Raises OSError: it is none, or a link out of the project."""
+    """A file of a project. Raises OSError: it is none, a link out of the project, or not for us to read."""
     whole = os.path.join(project, path)
     if not (os.path.isfile(whole) and lies_inside(project, path)):
         os.stat(whole)  # which says so where nothing is there
         raise OSError(errno.EINVAL, "it is no file inside the project")
-    return OwnFile(whole)
+    with open(whole, "rb"):
+        return OwnFile(whole)
 
 
 # == 9. Context ===============================================================

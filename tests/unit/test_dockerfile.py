@@ -177,7 +177,7 @@ def test_a_missing_artifact_is_named() -> None:
         cog.build_files(CONFIG._replace(requirements=("./b.whl",), artifacts=("b.whl",)), cog.BuildSettings(), read)
 
 
-def test_what_is_no_file_of_the_project_is_not_taken(tmp_path: Path) -> None:
+def test_what_is_no_file_of_the_project_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = tmp_path / "project"
     project.mkdir()
     for path in (tmp_path / "key", project / "a"):
@@ -189,6 +189,14 @@ def test_what_is_no_file_of_the_project_is_not_taken(tmp_path: Path) -> None:
     for name in ("out", "pipe"):
         with pytest.raises(OSError, match="no file inside the project"):
             cog.find_own(str(project), name)
+
+    def refuse(path: str, mode: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("builtins.open", refuse)  # root may read all
+    with pytest.raises(cog.ConfigError, match="requirement ./in cannot be read: Permission denied"):
+        cog.build_files(CONFIG._replace(requirements=("./in",), artifacts=("in",)), cog.BuildSettings(),
+                        lambda name: cog.find_own(str(project), name))
 
 
 def test_two_artifacts_of_one_name_are_refused() -> None:
