@@ -255,7 +255,7 @@ def download_pyyaml(pip: list[str]) -> dict[str, bytes]:
             run = subprocess.run([*pip, *kind, folder, "-q", "--no-deps", f"PyYAML=={PYYAML}"],
                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                  errors="replace")
-            files = sorted(Path(folder).iterdir())
+            files = sorted(Path(folder).glob("[!.]*"))  # uv leaves a lock
             if files:
                 return read_pyyaml(Path(folder) if Path(folder, "yaml").is_dir() else files[0])
             if "No module named pip" in run.stdout:

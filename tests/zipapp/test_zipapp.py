@@ -273,6 +273,9 @@ def test_without_pip_another_brings_pyyaml(tmp_path: Path, pyyaml: Path, monkeyp
     if not found:
         pytest.skip("this machine has none")
     assert build_zipapp.download_pyyaml(found[0]) == files
+    monkeypatch.setattr(build_zipapp, "PYYAML", "0.0")
+    with pytest.raises(build_zipapp.Failure, match=f"^{re.escape(' '.join(found[0]))}: "):
+        build_zipapp.download_pyyaml(found[0])
 
 
 def write_wheel(path: Path, files: dict[str, bytes]) -> Path:
