@@ -2011,16 +2011,20 @@ def is_release(version: str) -> bool:
 
 
 def default_python(requirements: list[Requirement]) -> str:
-    """The Python of a config that names none: the default, or the newest that its pinned torch or TensorFlow has.
+    """The Python of a config that names none: the default, or the newest that its pinned torch or TensorFlow has, or
+    the newest torch that it lets in.
 
-    >>> default_python([parse_requirement("torch==2.0.1")]), default_python([])
-    ('3.11', '3.13')
+    >>> [default_python([parse_requirement(f"torch{limit}")]) for limit in ("==2.0.1", ">=2.0,<2.4", ">=2.0")]
+    ['3.11', '3.12', '3.13']
     """
+    torch = ",".join(item.specifier for item in requirements if item.key == "torch")
+    open_to = [row.pythons.partition("-")[2] for row in list_torch_rows() if satisfies(row.torch, torch)]
+    newest = max(open_to, key=version_numbers, default=DEFAULT_PYTHON)
     pinned = {item.key: item.version for item in requirements if is_pin(item)}
     spans = [row.pythons for row in list_torch_rows() if versions_match(row.torch, pinned.get("torch", ""))]
     spans += [row.pythons for row in list_tensorflow_rows()
               if versions_match(row.tensorflow, pinned.get("tensorflow", ""))]
-    return min([DEFAULT_PYTHON, *(span.partition("-")[2] for span in spans)], key=version_numbers)
+    return min([DEFAULT_PYTHON, newest, *(span.partition("-")[2] for span in spans)], key=version_numbers)
 
 
 def counts(requirement: Requirement, python: str) -> bool:
@@ -2157,8 +2161,8 @@ def assume_cuda(config: Config, version: str, rows: list[TorchRow]) -> Config:
     if config.cuda:
         return config._replace(torch=version)
     near = ([row for row in rows if version_numbers(row.torch) <= version_numbers(version)] or rows[:1])[-1]
-    return config.warned(f"torch {version} is not in the table of CUDA versions; CUDA {near.cuda} is taken, "
-                         f"as for torch {near.torch}", torch=version, cuda=near.cuda)
+    return config.warned(f"torch {version} is not in the table of CUDA versions for Python {config.python_version}; "
+                         f"CUDA {near.cuda} is taken, as for torch {near.torch}", torch=version, cuda=near.cuda)
 
 
 def choose_tensorflow(wanted: Requirement, python_version: str) -> tuple[TensorflowRow, bool]:
@@ -5422,7 +5426,7 @@ def list_base_images(config: Config, settings: BuildSettings) -> tuple[str, ...]
 
     if settings.dockerfile:
         stages = re.findall(r"(?im)^[ \t]*FROM[ \t]+(?:--\S+[ \t]+)*(\S+)(?:[ \t]+AS[ \t]+(\S+))?", settings.dockerfile)
-        own = {"scratch", *(name.lower() for _, name in stages)}
+        own = {"scratch", *(name.lower() for image, name in stages if name.lower() != image.lower())}
         return tuple(dict.fromkeys(image for image, _ in stages if image.lower() not in own and "$" not in image))
     return tuple(image for image in (base_image(config, settings), python_image(config, settings)) if image)
 

@@ -386,6 +386,8 @@ def test_an_unknown_torch_takes_the_cuda_of_the_nearest() -> None:
     config = gpu("torch==1.4.0", "torchvision==0.5.0", python="3.8")
     assert config.cuda == "11.0" and config.requirements == ("torch==1.4.0", "torchvision==0.5.0")
     assert "torch 1.4.0 is not in the table" in config.warnings[0]
+    warning = gpu("torch>=2.0.0,<2.2", python="3.13").warnings[0]
+    assert warning.startswith("torch 2.0.0 is not in the table of CUDA versions for Python 3.13; CUDA 11.8 is taken")
 
 
 def test_a_cuda_that_torch_lacks_is_said() -> None:

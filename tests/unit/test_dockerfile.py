@@ -50,9 +50,9 @@ def test_a_built_image_names_the_model_and_has_cog_yaml() -> None:
 
 def test_a_dockerfile_that_was_given_tells_its_bases_and_gets_the_variables() -> None:
     text = ("# FROM no\nARG V=1\nfrom --platform=linux/amd64 Alpine:3 as One\nFROM one\nFROM scratch AS two\n"
-            "  FROM python:$V\nFROM me/base@sha256:1\nFROM Alpine:3\nRUN x\n\n")
+            "  FROM python:$V\nFROM me/base@sha256:1\nFROM Alpine:3\nFROM node AS Node\nRUN x\n\n")
     settings = cog.BuildSettings(dockerfile=text)
-    assert cog.list_base_images(CONFIG, settings) == ("Alpine:3", "me/base@sha256:1")
+    assert cog.list_base_images(CONFIG, settings) == ("Alpine:3", "me/base@sha256:1", "node")
     assert render(settings) == text[:-1] + 'ENV COG_PREDICT_TYPE_STUB="predict.py:Predictor"\n'
     assert list(cog.build_files(CONFIG._replace(requirements=("a",)), settings, lambda name: b"")) == [
         ".cog/build/Dockerfile"]
