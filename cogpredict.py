@@ -3685,8 +3685,12 @@ class SchemaReader:
             self.evaluator.refill()
             try:
                 value = self.evaluator.value(place, node)
-                if value is not ...:
-                    result[keyword] = self.plain(place, keyword, value)
+                if value is ...:
+                    continue
+                value = self.plain(place, keyword, value)
+                if keyword == "choices" and value == [] and node_kind(node) != "List":
+                    raise Unreadable("nothing is in it before the program runs")
+                result[keyword] = value
             except Unreadable as error:
                 if keyword not in (*INPUT_KEYWORDS, "accept"):  # it is refused or warned about for its name alone
                     result[keyword] = True
