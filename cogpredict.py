@@ -2258,19 +2258,21 @@ def list_constraints(config: Config) -> list[str]:
     ['numpy<2', 'torchaudio<2.1']
     >>> [list_constraints(Config(requirements=(torch, "numpy>=2"))) for torch in ("torch==2.0.1", "torch>=2.0")]
     [[], []]
+    >>> [list_constraints(Config(requirements=(torch, "torchaudio"))) for torch in ("torch>=2.0,<2.2", "torch>=2.0")]
+    [['numpy<2'], []]
     >>> list_constraints(Config(requirements=("torch>=2.0", "torchaudio"), torch="2.0.1", torch_limit="2.7.1"))
     ['torch<=2.7.1', 'numpy<2', 'torchaudio<2.8']
     """
     items = list(map(parse_requirement, config.requirements))
     pin, limit = find_requirement(items, config.python_version, "torch"), config.torch_limit
+    lets_in = [row.torch for row in list_torch_rows() if satisfies(row.torch, pin.specifier)]
     newest = version_numbers(limit or (pin.version if is_pin(pin) else ""))
-    if len(newest) < 2:
-        return []
-    oldest = version_numbers(config.torch) if limit else newest
+    oldest = version_numbers(config.torch) if limit else newest or version_numbers("".join(lets_in[-1:]))
+    is_old = len(oldest) > 1 and oldest < NUMPY_2_TORCH
     numpy_is_open = all(not item.url and satisfies("1.26.4", item.specifier) for item in items if item.key == "numpy")
     audio = [item for item in items if item.key == "torchaudio" and not item.url and not is_pin(item)]
-    return [*([f"torch<={limit}"] if limit else []), *(["numpy<2"] if oldest < NUMPY_2_TORCH and numpy_is_open else []),
-            *([f"torchaudio<{newest[0]}.{newest[1] + 1}"] if audio else [])]
+    return [*([f"torch<={limit}"] if limit else []), *(["numpy<2"] if is_old and numpy_is_open else []),
+            *([f"torchaudio<{newest[0]}.{newest[1] + 1}"] if audio and len(newest) > 1 else [])]
 
 
 def run_step_json(step: RunStep) -> JSON:
