@@ -11199,7 +11199,7 @@ def helper_clear(folder: str) -> None:
         for pid in [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]:
             try:
                 with open(f"/proc/{pid}/environ", "rb") as file:
-                    is_user = folder.encode() in file.read()
+                    is_user = os.fsencode(folder) in file.read()
                 if is_user:
                     os.kill(pid, signal.SIGKILL)
                     found = True

@@ -757,7 +757,7 @@ def ignores(pid: str, number: int) -> bool:
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="nothing tells who belongs to whom")
 def test_what_has_left_the_group_ends_too(start: Callable[..., Far], tmp_path: Path) -> None:
-    scratch = str(tmp_path / "scratch")
+    scratch = os.fsdecode(bytes(tmp_path) + b"/scratch\xff")
     program = ("import subprocess;"
                "print('pids', subprocess.Popen(['sleep', '60'], start_new_session=True).pid, flush=True)")
     far = start(leash="spawned", scratch=[scratch],
@@ -767,6 +767,8 @@ def test_what_has_left_the_group_ends_too(start: Callable[..., Far], tmp_path: P
     assert is_alive(pid)
     far.link.close()
     wait_dead(pid)
+    far.child.wait(5)
+    assert not os.path.exists(scratch)
 
 
 @pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="semaphores are no files here")
