@@ -13266,7 +13266,7 @@ def run_in_image(engine: Engine, body: JSON, loop: Loop, *, files: Iterable[byte
                  limit: float | None = None) -> tuple[int | None, bytes, bytes]:
     """Exit code, stdout and stderr of a container that is removed at its end; the code is None after `limit` seconds.
 
-    `body` is the create call's, `files` a tar for /src. Raises EngineError.
+    `body` is the create call's, `files` a tar for its /. Raises EngineError.
     """
     name = f"cog-{os.urandom(6).hex()}"
     guardian = Guardian(lambda: engine.detached_remove(name), engine.descriptors())
