@@ -2032,6 +2032,8 @@ def counts(requirement: Requirement, python: str) -> bool:
 
     >>> [counts(parse_requirement(f"a; python_version {limit}"), "3.11.4") for limit in ("< '3.11'", ">= '3.9'")]
     [False, True]
+    >>> counts(parse_requirement("a; python_version < '3.9' or os_name == 'posix'"), "3.11")
+    True
     """
     import re
 

@@ -209,7 +209,8 @@ def test_where_cog_yaml_names_nothing_the_usual_files_are_looked_at(call, echo):
     out, err = call("inspect", "--json", cwd=echo)
     assert json.loads(out)["config"]["predict"] == "predict.py:Predictor"
     assert err == 'warning: cog.yaml names no predictor; it is taken as predict: "predict.py:Predictor"\n'
-    (echo / "run.py").write_text((echo / "predict.py").read_text().replace("Predictor", "Runner"))
+    source = (echo / "predict.py").read_text().replace("Predictor", "Runner")
+    (echo / "run.py").write_text(f"{source}\n\nclass Runner(Runner):\n    pass\n")
     assert json.loads(call("inspect", "--json", cwd=echo).out)["config"]["predict"] == "run.py:Runner"
     for name in ("run.py", "predict.py"):
         (echo / name).write_text("print('no model')\n")
