@@ -570,6 +570,7 @@ def test_a_gpu_models_torch_is_for_the_cpu_where_there_is_no_gpu(tmp_path, torch
     index = [line for line in found.requirements if line.startswith("-")]
     assert [line.rstrip("/").rpartition("/")[2] for line in index] == ["cpu"], found.requirements
     assert [line for line in found.requirements if line[0] != "-"] == [wanted, "tqdm"] and found.gpu
+    assert not found.torch_limit, "pip takes the newest for the CPU"
 
 
 def test_a_gpu_model_without_torch_is_installed_as_it_is(tmp_path):
