@@ -2076,6 +2076,9 @@ def complete_torch(config: Config, requirements: list[Requirement]) -> tuple[Tor
     named = torch_candidates(built, asked, python) or torch_candidates(rows, asked, python)
     if torch.version and not named:
         return None, assume_cuda(config, torch.version, rows)
+    if not (torch.version or config.cuda):  # an index of torch's that is named tells the CUDA that is meant
+        indexes = " ".join(option for item in requirements for option in item.options)
+        named = [row for row in named if row.index_url and row.index_url.rstrip("/") in indexes] or named
     if torch.version and not is_pin(torch):
         found = complete_open_torch(config, torch, rows, built)
         if found:

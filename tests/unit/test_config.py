@@ -363,6 +363,16 @@ def test_the_first_version_of_an_open_torch_tells_the_cuda(lines, python, cuda, 
     assert (config.cuda, config.torch_limit) == (cuda, limit)
 
 
+@pytest.mark.parametrize("lines", [
+    ("--extra-index-url https://download.pytorch.org/whl/cu121", "torch"),
+    ("torch --index-url https://download.pytorch.org/whl/cu121/",),
+])
+def test_an_index_of_torchs_tells_the_cuda_of_a_torch_without_a_version(lines: tuple[str, ...]) -> None:
+    config = gpu(*lines)
+    assert (config.cuda, config.torch) == ("12.1", "2.5.1") and "torch==2.5.1" in config.requirements
+    assert gpu(*lines, more="  cuda: '11.8'\n").torch == "2.7.1"
+
+
 def test_unpinned_torch_is_the_newest_with_a_warning() -> None:
     config = gpu("torch", python="3.12")
     assert (config.torch, config.cuda, config.cudnn) == ("2.11.0", "13.0", "9")
