@@ -16,6 +16,7 @@ import time
 import make_image
 import pytest
 from cutter import Cutter
+from reading import read_until
 
 VERSIONS = make_image.VERSIONS
 NEWEST = VERSIONS[-1]
@@ -186,9 +187,7 @@ def test_a_model_whose_memory_runs_out_while_its_server_lives_on(command, images
         pytest.skip("Podman reports no such event")
     child = subprocess.Popen([*command, "predict", images("badsetup", version), "-e", "BADSETUP=hog"], cwd=tmp_path,
                              stderr=subprocess.PIPE)
-    seen = b""
-    while b"loading the weights" not in seen:
-        seen += child.stderr.read1()
+    seen = read_until(child, b"loading the weights")
     filters = {"label": ["cog.pyz.run"], "ancestor": [images("badsetup", version)]}
     limits = {"Memory": 1 << 28, "MemorySwap": 1 << 28}
     for container in engine.call("GET", "/containers/json", {"filters": json.dumps(filters)}):
@@ -223,9 +222,7 @@ def test_an_interruption_ends_everything(command, images, version, number, stubb
     child = subprocess.Popen(
         [*command, "predict", images("slow", version), "-i", "seconds=60", "-i", f"stubborn={stubborn}", "-i",
          f"busy={stubborn}"], stderr=subprocess.PIPE, cwd=tmp_path)
-    seen = b""
-    while b"Running prediction" not in seen:
-        seen += child.stderr.read1()
+    read_until(child, b"Running prediction")
     time.sleep(0.3)
     began = time.monotonic()
     child.send_signal(number)
@@ -381,9 +378,7 @@ def test_an_engine_that_vanishes(command, images, tmp_path, seconds, until, paus
     engine = Cutter(tmp_path / "engine.sock")
     child = subprocess.Popen([*command, "predict", images("slow", NEWEST), "--engine", f"unix://{engine.path}", "-e",
                               f"SLOW_SETUP={seconds}", "-i", "seconds=30"], stderr=subprocess.PIPE, cwd=tmp_path)
-    seen = b""
-    while until.encode() not in seen:
-        seen += child.stderr.read1()
+    seen = read_until(child, until.encode())
     time.sleep(pause)  # after a second the helper runs, which ends the container; before, the guardian does
     engine.cut()
     seen += child.communicate(timeout=20)[1]

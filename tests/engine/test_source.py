@@ -13,6 +13,7 @@ from pathlib import Path
 import make_image
 import pytest
 from processproject import list_processes
+from reading import read_until
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILDING = "Building Docker image from environment in cog.yaml..."
@@ -240,10 +241,8 @@ def test_an_interrupted_build_stops(model, command):
     config = run.project / "cog.yaml"
     config.write_text(config.read_text().replace("build:\n", 'build:\n  run: ["sleep 17"]\n'))
     child = subprocess.Popen([*command, "predict"], cwd=run.project, stderr=subprocess.PIPE)
-    seen = b""
     with child.stderr:
-        while b"sleep 17" not in seen:
-            seen += child.stderr.read1()
+        read_until(child, b"sleep 17")
         time.sleep(1)
         child.terminate()
         began = time.monotonic()

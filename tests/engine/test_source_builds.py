@@ -17,6 +17,7 @@ from pathlib import Path
 import make_image
 import pytest
 from processproject import list_processes
+from reading import read_until
 
 import cogpredict
 
@@ -247,10 +248,8 @@ def test_an_interrupted_build_leaves_no_name_and_no_step(model, command, name, n
     run = model("echo")
     change(run.project, "build:\n", 'build:\n  run: ["sleep 96"]\n')
     child = subprocess.Popen([*command, "build", "-t", name], cwd=run.project, stderr=subprocess.PIPE)
-    seen = b""
     with child.stderr:
-        while b"sleep 96" not in seen:
-            seen += child.stderr.read1()
+        read_until(child, b"sleep 96")
         time.sleep(1)
         child.send_signal(number)
         assert child.wait(20) == -number
@@ -272,10 +271,8 @@ def test_an_interrupted_export_leaves_no_image(model, command, number):
     run, before = model("echo"), made()
     change(run.project, "build:\n", f'build:\n  run: ["truncate -s 1G /big-{os.urandom(4).hex()}"]\n')
     child = subprocess.Popen([*command, "build"], cwd=run.project, stderr=subprocess.PIPE)
-    seen = b""
     with child.stderr:
-        while b"exporting to image" not in seen:
-            seen += child.stderr.read1()
+        seen = read_until(child, b"exporting to image")
         time.sleep(0.5)
         child.send_signal(number)
         assert child.wait(20) == -number, seen
